@@ -1,0 +1,42 @@
+"""zoo: compose, check, train, resume and use models for text, images, sound and interactions.
+
+    import zoo
+
+    zoo.list("encoder", "vit*")                      # names, without importing torch
+    model = zoo.create("vit_tiny", num_classes=10)   # a torch.nn.Module
+    answers = zoo.load("runs/digits/latest/bundle").predict(["seven.png"])
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.registry import registry
+
+if TYPE_CHECKING:
+    from zoo.inference.predictor import Predictor
+    from zoo.model import Model
+
+__version__ = "0.1.0"
+__all__ = ["create", "list", "load"]
+
+
+def list(kind: str, pattern: str = "*") -> Any:
+    """Sorted names of the registered components of a kind that match a shell wildcard; imports no torch.
+
+    Raises:
+        RegistryError: for an unknown kind.
+    """
+    return registry(kind).names(pattern)
+
+
+def create(name: str, *, num_classes: int = 10, **options: Any) -> "Model":
+    """An untrained model of an encoder preset with a classification head; see ``zoo.build.create``."""
+    from zoo.build import create
+
+    return create(name, num_classes=num_classes, **options)
+
+
+def load(uri: str, *, device: str = "auto") -> "Predictor":
+    """A bundle, a run's directory, or a pretrained name, ready to ``predict`` on raw inputs; see ``zoo.hub.load``."""
+    from zoo.hub.resolve import load
+
+    return load(uri, device=device)

@@ -1,0 +1,1 @@
+"""The `zoo` command: one file a command, with light imports."""

@@ -1,0 +1,1 @@
+"""Data: sources, codecs, transforms, tokenizers, loader."""

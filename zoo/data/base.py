@@ -1,0 +1,135 @@
+"""What a source of data is to zoo: options first, then a sketch, then the data itself.
+
+A dataset goes through three stages, so that a composition is checked before anything is read:
+1. the constructor takes options and touches no file;
+2. ``sketch()`` gives a ``DataSpec`` from the options alone, with stand-ins for what only the data can tell (class counts);
+3. ``open()`` reads what has to be read, fits vocabularies on the training split, and gives ``OpenData``.
+
+A raw sample is a mapping of input and target names to ordinary Python values: a PIL image or a path, a string, a sound file's path or
+``(waveform, sample_rate)``, a list of raw item identifiers, a row of a table. Codecs turn raw values into tensors; they are what a
+bundle keeps, so that ``zoo predict`` prepares its input exactly as training did.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from zoo.random import SampleRandom
+from zoo.specs import DataSpec, InputSpec, TargetSpec
+from zoo.structs import Values
+
+Encoded = Mapping[str, Tensor]
+"""One sample's value of one input or target: named tensors without the batch axis. Images ``{"values": uint8 C H W}``, tokens
+``{"values": N}``, spectrograms ``{"values": M T}``, tables ``{"numbers": K, "categories": C}``, classes ``{"values": ()}``."""
+
+
+class InputCodec(Protocol):
+    """Raw value of one input -> tensors. Registered by kind in ``zoo.data.codecs``; its options and fitted state go into bundles."""
+
+    kind: ClassVar[str]
+    spec: InputSpec
+    ragged: ClassVar[str | None]
+    """Name of the axis that varies between samples ("tokens", "frames"), None where all samples have one shape."""
+
+    def encode(self, raw: Any) -> Encoded:
+        """One sample; deterministic. Raises ``DataError`` for what cannot be decoded, with the reason."""
+
+    def finish(self, values: Values) -> Values:
+        """A collated batch, after random transforms, as the encoder takes it (e.g. uint8 images -> normalised float)."""
+
+    def state(self) -> dict[str, Any]:
+        """Options and fitted state as plain JSON values."""
+
+    def save_files(self, folder: Path) -> None:
+        """Whatever does not fit into JSON (a tokenizer's own file)."""
+
+
+class TargetCodec(Protocol):
+    """Raw value of one target -> tensors; for targets that answers are read back from."""
+
+    kind: ClassVar[str]
+    spec: TargetSpec
+
+    def encode(self, raw: Any) -> Encoded:
+        """One sample. Raises ``DataError`` for a value outside the vocabulary."""
+
+    def state(self) -> dict[str, Any]:
+        """Options and fitted state as plain JSON values."""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """A random change of a whole batch of one input, in training only. Registered as kind ``transform``.
+
+    Randomness comes from ``random`` alone, so that a sample is changed in the same way in any batch, worker and rank.
+    """
+
+    input_kind: ClassVar[str]
+
+    def __call__(self, values: Values, random: SampleRandom) -> Values:
+        """Same shapes out as in, except where the docstring says otherwise. Images arrive as uint8 B C H W."""
+
+
+class Tokenizer(Protocol):
+    """Text -> identifiers. Registered as kind ``tokenizer``; trained on the training split, or loaded."""
+
+    vocab_size: int
+    pad_id: int
+
+    def train(self, texts: Sequence[str]) -> None:
+        """Fit the vocabulary; harmless on a tokenizer that needs none or has been loaded."""
+
+    def encode(self, text: str) -> list[int]:
+        """Identifiers with the special tokens that the model is trained with."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of identifiers; special tokens are left out."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and what else is needed."""
+
+
+class Split(Protocol):
+    """One part of a dataset: raw samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Mapping[str, Any]:
+        """Raw values of one sample, inputs and targets by name. Raises ``DataError`` where the sample cannot be read."""
+
+    def describe(self, index: int) -> str:
+        """The sample's name for people: a file's path, a line's number, a user's identifier."""
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """A dataset that has been opened.
+
+    Args:
+        inputs: codec of each input, by name.
+        targets: codec of each target, by name.
+        splits: "train", and "validation" and "test" where there are any.
+        notes: facts about the data for people and model cards (licence, split rule, counts).
+    """
+
+    inputs: dict[str, InputCodec]
+    targets: dict[str, TargetCodec]
+    splits: dict[str, Split]
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> DataSpec:
+        return DataSpec(inputs=tuple(codec.spec for codec in self.inputs.values()), targets=tuple(codec.spec for codec in self.targets.values()))
+
+
+class Dataset(Protocol):
+    """Registered as kind ``dataset``."""
+
+    def sketch(self) -> DataSpec:
+        """The spec as far as options tell it; touches no file."""
+
+    def open(self) -> OpenData:
+        """Read, split, fit. Raises ``DataError`` with the path and how to get the data."""

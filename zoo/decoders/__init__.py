@@ -1,0 +1,1 @@
+"""Decoders: from features to features. One family a file."""

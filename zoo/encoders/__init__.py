@@ -1,0 +1,1 @@
+"""Encoders: from one input to features. One architecture family a file."""

@@ -1,0 +1,1 @@
+"""Heads: one task a file: forward, loss terms, metrics, and decoding to an answer."""

@@ -1,0 +1,1 @@
+"""Bundles: what a finished run publishes."""

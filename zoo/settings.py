@@ -1,0 +1,180 @@
+"""Settings of a run that belong to no component: the rest of the config's keys, typed. No torch here.
+
+The fields' names, types and defaults are the schema, exactly as a component's signature is; their docs are what ``zoo show`` prints.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from zoo.errors import ConfigError
+
+
+class Precision(StrEnum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Order(StrEnum):
+    SHUFFLE = "shuffle"
+    BUCKETS = "buckets"
+    SEQUENTIAL = "sequential"
+
+
+class Cache(StrEnum):
+    AUTO = "auto"
+    MEMORY = "memory"
+    NONE = "none"
+
+
+class Mode(StrEnum):
+    MIN = "min"
+    MAX = "max"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How samples become batches. These keys stand beside a dataset's own options in ``data``.
+
+    Args:
+        batch_size: samples of one optimizer step, over all processes and accumulated micro-batches; the numbers do not depend on how it is split.
+        eval_batch_size: samples of one evaluation batch over all processes; null takes twice batch_size.
+        workers: loader processes of each training process; 0 reads in the training process. Batches are the same for any count.
+        order: shuffle; buckets (batches of similar length, shuffled); or sequential.
+        cache: keep encoded samples in memory; auto does so under 2 GiB.
+        max_bad_samples: samples that may fail to decode before the run stops with the list of them.
+    """
+
+    batch_size: int = 64
+    eval_batch_size: int | None = None
+    workers: int = 0
+    order: Order = Order.SHUFFLE
+    cache: Cache = Cache.AUTO
+    max_bad_samples: int = 10
+
+    def check(self) -> None:
+        at_least("data.batch_size", self.batch_size, 1)
+        at_least("data.eval_batch_size", self.eval_batch_size, 1)
+        at_least("data.workers", self.workers, 0)
+        at_least("data.max_bad_samples", self.max_bad_samples, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which of the data's inputs and targets the model takes.
+
+    Args:
+        input: name of the input; null where only one fits the encoder.
+        target: name of the target; null where only one fits the head.
+    """
+
+    input: str | None = None
+    target: str | None = None
+
+    def check(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """One trainer for every model.
+
+    Args:
+        max_steps: optimizer steps; null takes max_epochs.
+        max_epochs: passes over the training split; whichever limit comes first ends the run.
+        precision: fp32, or bf16 (autocast; parameters and optimizer stay in fp32).
+        accumulate: micro-batches that one batch is split into, to save memory; changes no number.
+        clip_norm: largest norm of the whole gradient; null does not clip.
+        ema: decay of an exponential moving average of the weights, which is then what is evaluated and published; null keeps none.
+        compile: torch.compile of the model (20 to 40 s at the start).
+        device: auto takes the accelerator if there is one, else the CPU; or cpu, cuda, mps ...
+        eval_every: optimizer steps between evaluations on the validation split; null evaluates at each epoch's end.
+        checkpoint_every: optimizer steps between checkpoints; null saves at each epoch's end.
+        keep_last: newest checkpoints to keep, besides the best.
+        monitor: metric that decides which checkpoint is best, e.g. validation/accuracy; null takes the head's own.
+        monitor_mode: whether less or more of it is better; null takes the head's own.
+        log_every: optimizer steps between logged lines.
+        batch_statistics: refuse models whose layers mix statistics over a batch (batch norm) when the batch is split, or take each part's own (local).
+    """
+
+    max_steps: int | None = None
+    max_epochs: int | None = 10
+    precision: Precision = Precision.FP32
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    ema: float | None = None
+    compile: bool = False
+    device: str = "auto"
+    eval_every: int | None = None
+    checkpoint_every: int | None = None
+    keep_last: int = 2
+    monitor: str | None = None
+    monitor_mode: Mode | None = None
+    log_every: int = 10
+    batch_statistics: str = "refuse"
+
+    def check(self) -> None:
+        if self.max_steps is None and self.max_epochs is None:
+            raise ConfigError("trainer.max_steps", "both max_steps and max_epochs are null, the run would never end", "trainer.max_steps=1000", "trainer.max_epochs=10")
+        for name in ("max_steps", "max_epochs", "accumulate", "eval_every", "checkpoint_every", "keep_last", "log_every"):
+            at_least(f"trainer.{name}", getattr(self, name), 1)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError("trainer.clip_norm", f"{self.clip_norm} would make every gradient zero", "a number above 0", "trainer.clip_norm=null for no clipping")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError("trainer.ema", f"{self.ema} is not a decay between 0 and 1", "trainer.ema=0.999", "trainer.ema=null for none")
+        if self.batch_statistics not in ("refuse", "local"):
+            raise ConfigError("trainer.batch_statistics", f"{self.batch_statistics!r} is not one of refuse, local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSettings:
+    """How many processes train together.
+
+    Args:
+        processes: processes on this machine, one per device; zoo starts them through torchrun's launcher. Under torchrun leave it at 1.
+        threads: CPU threads of each process; null shares the cores out evenly.
+        timeout: seconds after which a collective operation that does not answer ends the job.
+    """
+
+    processes: int = 1
+    threads: int | None = None
+    timeout: int = 600
+
+    def check(self) -> None:
+        at_least("parallel.processes", self.processes, 1)
+        at_least("parallel.threads", self.threads, 1)
+        at_least("parallel.timeout", self.timeout, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Keys at the top of the config.
+
+    Args:
+        name: the run's name; its directory is runs/<name>/<time>.
+        seed: from which every random number of the run is derived.
+        run_dir: directory of this run; null makes runs/<name>/<time>.
+        init: bundle, run or checkpoint whose weights the model starts from.
+        init_skip: prefixes of parameters that init leaves as they were initialised, e.g. [head].
+        resume: run directory to go on with, exactly where its last complete checkpoint stands.
+        rerun: run directory to do again from its start, in a new directory; overrides apply on top.
+        allow: keys that may differ from the checkpoint on resume although they change the numbers.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    run_dir: str | None = None
+    init: str | None = None
+    init_skip: list[str] = field(default_factory=list)
+    resume: str | None = None
+    rerun: str | None = None
+    allow: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        at_least("seed", self.seed, 0)
+        if any(sign in self.name for sign in "=/\\") or self.name in ("", ".", ".."):
+            raise ConfigError("name", f"{self.name!r} cannot name a directory", "letters, digits, dots, dashes and underscores")
+
+
+def at_least(path: str, value: float | None, least: float) -> None:
+    if value is not None and value < least:
+        raise ConfigError(path, f"{value} is too small", f"{least} or more")

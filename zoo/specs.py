@@ -1,0 +1,244 @@
+"""Frozen specs: the only vocabulary that the layers of zoo share. No torch here.
+
+Data declares what it gives (``DataSpec``), an encoder declares what it makes of it (``FeatureSpec``), and heads are built from the
+two. Sizes, class counts and vocabularies travel in these and are typed nowhere else.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar, TypeVar
+
+from zoo.errors import ZooError
+
+S = TypeVar("S", bound="Spec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Anything that the builder can wire into a constructor."""
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(Spec):
+    """One named input of a model, as the encoder sees it (decoded, tokenised, normalised)."""
+
+    kind: ClassVar[str]
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInput(InputSpec):
+    """Values: B C H W, float, normalised. Mask: none."""
+
+    kind = "image"
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenInput(InputSpec):
+    """Values: B N, int64 identifiers below ``vocab_size``; ``pad_id`` fills. Mask: B N, True where real."""
+
+    kind = "tokens"
+    vocab_size: int
+    max_length: int
+    pad_id: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextInput(TokenInput):
+    """Tokens of a text; special tokens are in the vocabulary."""
+
+    kind = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryInput(TokenInput):
+    """What a user met so far, oldest first. Identifier 0 is padding, items are 1 .. vocab_size - 1."""
+
+    kind = "history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrogramInput(InputSpec):
+    """Log-mel. Values: B M T, float. Mask: B T, True where real. ``frame_rate`` in frames a second."""
+
+    kind = "spectrogram"
+    n_mels: int
+    max_frames: int
+    frame_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableInput(InputSpec):
+    """Values: {"numbers": B K float, standardised; "categories": B C int64, 0 for unseen}. Mask: none.
+
+    ``categories`` holds the number of identifiers of each categorical column, 0 for unseen included.
+    """
+
+    kind = "table"
+    numbers: int
+    categories: tuple[int, ...] = ()
+
+
+# --- targets ------------------------------------------------------------------------------------------------------------------
+
+
+class Labelling(StrEnum):
+    SINGLE = "single"
+    MULTI = "multi"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec(Spec):
+    """One named target. ``Batch.targets[name]`` holds it."""
+
+    kind: ClassVar[str]
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTarget(TargetSpec):
+    """Single: B int64, ``ignore_index`` where unknown. Multi: B C float of 0 and 1.
+
+    ``counts``: training samples of each class, for class weights; empty where not known.
+    """
+
+    kind = "class"
+    labels: tuple[str, ...]
+    labelling: Labelling = Labelling.SINGLE
+    ignore_index: int = -1
+    counts: tuple[int, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberTarget(TargetSpec):
+    """B K float in the data's own units; NaN where unknown. ``mean`` and ``std`` are of the training split, for heads to scale with."""
+
+    kind = "number"
+    columns: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemTarget(TargetSpec):
+    """The item that follows each position of a history: B N int64, 0 where there is none to predict (padding, or not asked).
+
+    ``Batch.targets[seen]`` is B S int64: items to leave out of a ranking, 0 for padding. Items are 1 .. num_items.
+    """
+
+    kind = "item"
+    num_items: int
+    seen: str = "seen"
+
+
+# --- between the parts of a model -----------------------------------------------------------------------------------------------
+
+
+class Layout(StrEnum):
+    VECTOR = "vector"  # only `pooled`
+    SEQUENCE = "sequence"  # `tokens`, perhaps `pooled`
+    MAP = "map"  # `maps`, finest first, perhaps `pooled`
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSpec(Spec):
+    """One level of a feature pyramid: B channels H/stride W/stride."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec(Spec):
+    """What an encoder or decoder gives.
+
+    Args:
+        dim: width D of ``tokens`` and ``pooled``.
+        layout: the richest form that is always there.
+        length: tokens of a sequence where it is the same for every item, else None.
+        causal: position n depends on inputs up to n only.
+        pooled: ``Features.pooled`` is given; heads pool for themselves otherwise.
+        maps: feature maps, finest first; empty where there are none.
+    """
+
+    dim: int
+    layout: Layout
+    length: int | None = None
+    causal: bool = False
+    pooled: bool = False
+    maps: tuple[MapSpec, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon(Spec):
+    """How long a run is, for schedules. Steps are optimizer steps."""
+
+    total_steps: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec(Spec):
+    """Everything that a model needs to know of its data."""
+
+    inputs: tuple[InputSpec, ...]
+    targets: tuple[TargetSpec, ...]
+
+    def input(self, name: str) -> InputSpec:
+        return _by_name(self.inputs, name, "input")
+
+    def target(self, name: str) -> TargetSpec:
+        return _by_name(self.targets, name, "target")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``config.yaml`` of a bundle."""
+        return {group: [{"kind": spec.kind} | _plain(asdict(spec)) for spec in getattr(self, group)] for group in ("inputs", "targets")}
+
+    @classmethod
+    def from_dict(cls, node: dict[str, Any]) -> "DataSpec":
+        return cls(
+            inputs=tuple(_from_node(entry, INPUT_KINDS) for entry in node["inputs"]),
+            targets=tuple(_from_node(entry, TARGET_KINDS) for entry in node["targets"]),
+        )
+
+
+INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, HistoryInput, SpectrogramInput, TableInput)}
+TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget)}
+
+
+def _by_name(specs: tuple[Any, ...], name: str, what: str) -> Any:
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    raise ZooError(f"the data has no {what} named {name!r}; it has {', '.join(spec.name for spec in specs) or 'none'}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def _from_node(node: dict[str, Any], kinds: dict[str, type[S]]) -> S:
+    values = dict(node)
+    kind = kinds.get(values.pop("kind", None))
+    if kind is None:
+        raise ZooError(f"spec of unknown kind {node.get('kind')!r}; known: {', '.join(kinds)}")
+    known = {field.name for field in fields(kind)}
+    if unknown := set(values) - known:
+        raise ZooError(f"spec {node['kind']!r} has unknown keys {sorted(unknown)}; known: {sorted(known)}")
+    if "labelling" in values:
+        values["labelling"] = Labelling(values["labelling"])
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

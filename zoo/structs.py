@@ -1,0 +1,107 @@
+"""What flows at run time: Batch -> Features -> Prediction -> LossTerm.
+
+Letters: B items, N positions, D width.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Targets = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """One input of a batch.
+
+    Args:
+        values: one tensor, or several by name (tables); the first axis is B.
+        mask: B N, True where real; None where every position is.
+    """
+
+    values: Tensor | dict[str, Tensor]
+    mask: Tensor | None = None
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Values":
+        values = {name: change(value) for name, value in self.values.items()} if isinstance(self.values, dict) else change(self.values)
+        return Values(values, None if self.mask is None else change(self.mask))
+
+
+class BadSample(NamedTuple):
+    """A sample that could not be read: its row stays in the batch, with filler values and ``valid`` False."""
+
+    sample: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of data.
+
+    Args:
+        inputs: by name.
+        targets: by name; empty at prediction.
+        ids: B int64, the row's number in its split; keys its randomness and names it in messages.
+        valid: B bool; False marks rows that only pad (a sampler's filler, a sample that could not be read) and count for nothing.
+        bad: the samples behind rows that could not be read.
+    """
+
+    inputs: dict[str, Values]
+    targets: dict[str, Tensor]
+    ids: Tensor
+    valid: Tensor
+    bad: tuple[BadSample, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return self.ids.shape[0]
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            inputs={name: values.apply(change) for name, values in self.inputs.items()},
+            targets={name: change(target) for name, target in self.targets.items()},
+            ids=change(self.ids),
+            valid=change(self.valid),
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        return self.apply(lambda tensor: tensor[start:stop])
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What encoders and decoders give.
+
+    Args:
+        tokens: B N D.
+        mask: B N, True where real; None where every position is.
+        pooled: B D.
+        maps: B C H W each, finest first.
+    """
+
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
+    maps: tuple[Tensor, ...] = ()
+
+
+Prediction = dict[str, Tensor]
+"""Named tensors, B first: ``logits``, ``values``, ``hidden`` ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerm:
+    """A sum over what was counted, never a mean: the trainer divides by the count of the whole global batch.
+
+    ``count`` is exactly what the head's ``count`` gave for the same rows, so that it can be known before the first forward pass.
+    """
+
+    sum: Tensor
+    count: Tensor = field(default_factory=lambda: torch.ones(()))
