@@ -1,0 +1,1 @@
+"""Followers of a run's log, registered as kind ``logger``."""
