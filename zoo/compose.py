@@ -1,0 +1,262 @@
+"""From config files and overrides to a ``RunConfig``, by Hydra.
+
+Registered components and the settings' defaults are published into Hydra's ConfigStore, so that YAML holds presets only. The search
+path is: the user's own ./conf, the conf that zoo ships, ``--config-dir``, ``hydra.searchpath``, the ConfigStore.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.config import RunConfig, Tree, read_yaml
+from zoo.errors import ConfigError, ZooError
+from zoo.presets import PRIMARY, conf_dir, conf_dirs
+from zoo.registry import KINDS, load_plugins
+from zoo.schema import Option, OptionType, plain
+from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
+from zoo.translate import explain
+
+_PER_LABEL = ("transform", "logger", "callback")
+"""Kinds of which a config holds several, by label: choosing one adds ``<group>.<name>``."""
+
+
+def publish() -> None:
+    """Put every registered component and every setting's default into Hydra's ConfigStore."""
+    load_plugins()
+    store = ConfigStore.instance()
+    for kind, registry in KINDS.items():
+        for name in registry.names():
+            schema = registry.schema(name)
+            node = schema.defaults()
+            nested = {option.name: option for option in schema.options if _component(option.type)}
+            node |= _defaults(LoaderSettings) if kind == "dataset" else {}
+            defaults: list[Any] = ["_self_", *({key: _choice(option)} for key, option in nested.items())]
+            if kind == "dataset":
+                defaults.append({"augment": None})
+                node["augment"] = {}
+            node = {key: value for key, value in node.items() if key not in nested}
+            if len(defaults) > 1:
+                node = {"defaults": defaults, **node, **{key: None for key, option in nested.items() if not option.required}}
+            package = f"{registry.group.replace('/', '.')}.{name}" if kind in _PER_LABEL else registry.group.replace("/", ".")
+            store.store(group=registry.group, name=name, node=node, package=package, provider="zoo")
+    store.store(name="base", node={**_defaults(RunSettings), "model": _defaults(ModelSettings), "logger": {}, "callback": {}}, provider="zoo")
+    store.store(group="trainer", name="default", node=_defaults(TrainerSettings), provider="zoo")
+    store.store(group="parallel", name="single", node=_defaults(ParallelSettings), provider="zoo")
+
+
+def _defaults(settings: type) -> Tree:
+    return {field.name: plain(getattr(settings(), field.name)) for field in fields(settings)}
+
+
+def _component(kind: OptionType) -> bool:
+    return kind.form == "component" or kind.form == "union" and any(_component(arg) for arg in kind.args)
+
+
+def _choice(option: Option) -> str | None:
+    return "???" if option.required else option.default
+
+
+@dataclass
+class Source:
+    """One config that went into a composition."""
+
+    file: str
+    package: str
+    tree: Any
+
+
+class Composer:
+    """Hydra, set up for zoo. One at a time in a process.
+
+    Args:
+        config_name: the primary config.
+        config_dir: one more folder of configs.
+    """
+
+    def __init__(self, config_name: str = PRIMARY, config_dir: str | None = None) -> None:
+        self.config_name = config_name
+        version.setbase("1.3")
+        publish()
+        self.hydra = self.guard([], lambda: Hydra.create_main_hydra2("zoo", _search_path(config_dir)))
+
+    def __enter__(self) -> "Composer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        GlobalHydra.instance().clear()
+
+    def guard(self, overrides: Sequence[str], action: Callable[[], Any]) -> Any:
+        """``action()``, with what Hydra and OmegaConf raise told in zoo's words."""
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
+                return action()
+        except ZooError:
+            raise
+        except Exception as error:
+            if (told := explain(error, overrides, self)) is None:
+                raise
+            raise told from error
+
+    def compose(self, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
+        """Hydra's whole config, its own node included; not resolved."""
+        mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        config = self.guard(overrides, lambda: self.hydra.compose_config(self.config_name, list(overrides), run_mode=mode))
+        assert isinstance(config, DictConfig)
+        return config
+
+    def tree(self, config: DictConfig, overrides: Sequence[str] = ()) -> Tree:
+        """The job's part of a composed config as plain data, interpolations resolved."""
+        HydraConfig.instance().set_config(config) if "hydra" in config else None
+        tree = self.guard(overrides, lambda: OmegaConf.to_container(config, resolve=False))
+        job = OmegaConf.create({key: value for key, value in tree.items() if key != "hydra"})
+        plain_tree = self.guard(overrides, lambda: OmegaConf.to_container(job, resolve=True))
+        assert isinstance(plain_tree, dict)
+        return {str(key): value for key, value in plain_tree.items()}
+
+    def run_config(self, config: DictConfig, overrides: Sequence[str]) -> RunConfig:
+        """A checked ``RunConfig``; ``resume=DIR`` and ``rerun=DIR`` take DIR's config, with the overrides on top."""
+        tree = self.tree(config, overrides)
+        if folder := tree.get("resume") or tree.get("rerun"):
+            return self.saved_config(Path(str(folder)), overrides)
+        return RunConfig.from_dict(tree, lambda path: self.origin(path, overrides))
+
+    # --- a saved run, with overrides on top ---------------------------------------------------------------------------------------
+
+    def saved_config(self, folder: Path, overrides: Sequence[str]) -> RunConfig:
+        """The config of a run directory with overrides on top. What comes from the file is data: nothing in it is resolved."""
+        file = folder / "config.yaml"
+        if not file.is_file():
+            raise ConfigError("resume" if any(override.startswith("resume=") for override in overrides) else "rerun", f"{folder} holds no config.yaml, so it is no run directory")
+        tree = read_yaml(file)
+        if not isinstance(tree, dict):
+            raise ZooError(f"{file}: a run's config is a mapping, not {tree!r}")
+        RunConfig.from_dict(tree, lambda path: str(file))  # drift is the file's own: said before the overrides are looked at
+        tree |= {"resume": None, "rerun": None, "run_dir": None, "allow": []}
+        for override in self.guard(overrides, lambda: OverridesParser.create().parse_overrides(list(overrides))):
+            self._apply(tree, override, file)
+        return RunConfig.from_dict(tree, lambda path: self._override_of(path, overrides) or str(file))
+
+    def _apply(self, tree: Tree, override: Override, file: Path) -> None:
+        line, key = override.input_line or "", override.key_or_group
+        if override.is_hydra_override():
+            return
+        if override.is_sweep_override():
+            raise ConfigError(key, f"{line}: a saved run is done again once", "to sweep, start from `zoo train` with an experiment of its own")
+        if self.is_group(key):
+            self._choose(tree, override, file)
+            return
+        *parents, leaf = key.split(".")
+        node = tree
+        for place, parent in enumerate(parents):
+            if not isinstance(node.get(parent), dict):
+                raise ConfigError(".".join(parents[: place + 1]), f"{file} has no such mapping", origin=f"the override {line}")
+            node = node[parent]
+        if override.is_delete():
+            if leaf not in node:
+                raise ConfigError(key, f"cannot be deleted, {file} has no such key", origin=f"the override {line}")
+            del node[leaf]
+            return
+        value = override.value()
+        wrapped = OmegaConf.create({"value": value})
+        node[leaf] = self.guard([line], lambda: OmegaConf.to_container(wrapped, resolve=True))["value"]
+
+    def _choose(self, tree: Tree, override: Override, file: Path) -> None:
+        """A group's choice replaces the file's node by what a fresh composition gives."""
+        line, group = override.input_line or "", override.key_or_group
+        if group == "experiment":
+            raise ConfigError("experiment", f"{line} is a run of its own and does not mix with {file}", f"start it alone: zoo train {line}")
+        fresh = self.tree(self.compose([line]), [line])
+        *parents, leaf = group.split("/")
+        node = tree
+        for parent in parents:
+            fresh, node = fresh[parent], node[parent]
+        node[leaf] = fresh.get(leaf)
+
+    def is_group(self, key: str) -> bool:
+        return bool(self.hydra.config_loader.get_group_options(key.split("@")[0]))
+
+    # --- where a value came from --------------------------------------------------------------------------------------------------
+
+    def origin(self, path: str, overrides: Sequence[str]) -> str | None:
+        """The override or the file that a key was set by, the last one first."""
+        if override := self._override_of(path, overrides):
+            return override
+        for source in reversed(self.sources(overrides)):
+            inside = path if not source.package else path.removeprefix(f"{source.package}.")
+            if (inside != path or not source.package) and _holds(source.tree, inside.replace("[", ".").split(".")):
+                return source.file
+        return None
+
+    def _override_of(self, path: str, overrides: Sequence[str]) -> str | None:
+        best: tuple[int, str] | None = None
+        for line in overrides:
+            key = line.split("=", 1)[0].lstrip("+~")
+            if path == key or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}."):
+                best = max(best or (0, ""), (len(key), f"the override {line}"))
+        return best[1] if best else None
+
+    def sources(self, overrides: Sequence[str]) -> list[Source]:
+        """The files that a composition was made of, in order."""
+        defaults = self.hydra.config_loader.compute_defaults_list(self.config_name, list(overrides), run_mode=RunMode.RUN)
+        found = []
+        for default in defaults.defaults:
+            if default.config_path is None or default.config_path.startswith("hydra/"):
+                continue
+            loaded = self.hydra.config_loader.repository.load_config(default.config_path)  # type: ignore[attr-defined]
+            if loaded is not None and loaded.path.startswith("file://"):
+                file = Path(loaded.path.removeprefix("file://")) / f"{default.config_path.removesuffix('.yaml')}.yaml"
+                found.append(Source(str(file), default.package or "", OmegaConf.to_container(loaded.config, resolve=False)))
+        return found
+
+
+def _holds(tree: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(tree, dict) or key not in tree:
+            return isinstance(tree, list)
+        tree = tree[key]
+    return True
+
+
+def _search_path(config_dir: str | None) -> ConfigSearchPath:
+    path = ConfigSearchPathImpl()
+    path.append("hydra", "pkg://hydra.conf")
+    for folder in conf_dirs():
+        path.append("main" if folder == conf_dir() else "user", f"file://{folder}")
+    for plugin in Plugins.instance().discover(SearchPathPlugin):
+        assert issubclass(plugin, SearchPathPlugin)
+        plugin().manipulate_search_path(path)
+    path.append("schema", "structured://")
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ZooError(f"--config-dir {config_dir}: there is no such folder")
+        path.prepend(provider="command-line", path=f"file://{Path(config_dir).absolute()}", anchor=SearchPathQuery(provider="schema"))
+    return path
+
+
+def compose(overrides: Sequence[str] = (), *, config_name: str = PRIMARY, config_dir: str | None = None) -> RunConfig:
+    """The checked config of one run.
+
+        config = compose(["data=digits", "model/encoder=cnn_tiny", "trainer.max_steps=20"])
+
+    Raises:
+        ConfigError: with path, origin, near names and ways out.
+    """
+    with Composer(config_name, config_dir) as composer:
+        return composer.run_config(composer.compose(overrides), overrides)

@@ -1,0 +1,316 @@
+"""A run's whole config, typed and checked. Plain data in, plain data out; no Hydra, no torch.
+
+The YAML's layout is the one that people type on command lines::
+
+    seed, name, run_dir, ...            RunSettings
+    data:      {name, <options>, batch_size, workers, ..., augment: {<label>: {name, ...}}}
+    model:     {input, target, encoder: {name, ...}, decoder: {...}, head: {...}}
+    optimizer, schedule                 {name, <options>}
+    trainer, parallel                   TrainerSettings, ParallelSettings
+    logger, callback                    {<label>: {name, <options>}}
+
+Every key is checked against the components' signatures and the settings' fields; none is ignored. ``zoo.compose`` makes such a tree
+from config files and overrides.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from zoo.errors import ConfigError, RegistryError, ZooError, did_you_mean, near
+from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry
+from zoo.schema import Option, check_value, plain, settings_options
+from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
+
+S = TypeVar("S", LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings)
+Tree = dict[str, Any]
+Origin = Callable[[str], str | None]
+"""Dotted path -> the override or file that it came from."""
+
+MISSING = "???"
+GROUPS = ("data", "model", "optimizer", "schedule", "trainer", "parallel", "logger", "callback")
+MODEL_PARTS: dict[str, Registry] = {"encoder": ENCODERS, "decoder": DECODERS, "head": HEADS}
+_NOT_OF_THE_NUMBERS = ("run_dir", "resume", "rerun", "allow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run is made from. Nodes are ``{"name": ..., **options}`` with every option present."""
+
+    run: RunSettings
+    data: Tree
+    loader: LoaderSettings
+    augment: dict[str, Tree]
+    model: ModelSettings
+    encoder: Tree
+    decoder: Tree
+    head: Tree
+    optimizer: Tree
+    schedule: Tree
+    trainer: TrainerSettings
+    parallel: ParallelSettings
+    loggers: dict[str, Tree]
+    callbacks: dict[str, Tree]
+
+    def to_dict(self) -> Tree:
+        """The nested layout of the YAML."""
+        return {
+            **_settings_tree(self.run),
+            "data": {**self.data, **_settings_tree(self.loader), "augment": self.augment},
+            "model": {**_settings_tree(self.model), "encoder": self.encoder, "decoder": self.decoder, "head": self.head},
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "trainer": _settings_tree(self.trainer),
+            "parallel": _settings_tree(self.parallel),
+            "logger": self.loggers,
+            "callback": self.callbacks,
+        }
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], origin: Origin | None = None) -> "RunConfig":
+        """Check a whole tree against the static schemas.
+
+        Raises:
+            ConfigErrors: every mistake at once, each with its path, the value, where it came from and the ways out.
+        """
+        return _Checker(origin or (lambda path: None)).config(tree)
+
+    def hash(self) -> str:
+        """Of what decides the numbers: equal for a run and its rerun, and on all ranks."""
+        tree = {key: value for key, value in self.to_dict().items() if key not in _NOT_OF_THE_NUMBERS}
+        return sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=160)
+        return text
+
+    def save(self, path: Path) -> None:
+        """Written whole or not at all."""
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
+            file.write(self.to_yaml())
+        os.replace(file.name, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "RunConfig":
+        """A saved config: values only, nothing in it is resolved or imported.
+
+        Raises:
+            ConfigErrors: where it does not fit the components as they are now; every such key is listed.
+        """
+        return cls.from_dict(read_yaml(path), lambda key: str(path))
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes in one message. ``path`` and ``problem`` are of the first."""
+
+    def __init__(self, errors: list[ConfigError]) -> None:
+        self.errors = errors
+        first = errors[0]
+        super().__init__(first.path, first.problem, *first.ways_out, origin=first.origin)
+        if len(errors) > 1:
+            self.args = (f"{len(errors)} mistakes in the config\n" + "\n".join(f"{number}. {error}" for number, error in enumerate(errors, 1)),)
+
+
+def read_yaml(path: Path) -> Any:
+    """One YAML document as plain data.
+
+    Raises:
+        ZooError: where there is no such file, it is no YAML, or it asks for Python objects.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path}: not plain YAML: {' '.join(str(error).split())}") from error
+
+
+class _Checker:
+    """Goes through a tree and collects what is wrong."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.errors: list[ConfigError] = []
+
+    def config(self, tree: Any) -> RunConfig:
+        if not isinstance(tree, Mapping):
+            raise ConfigError("", f"a config is a mapping of names to values, not {tree!r}", origin=self.origin(""))
+        self.plain_data(tree, "")
+        if self.errors:  # whatever names code, or is no plain value, is looked at no further
+            raise ConfigErrors(self.errors)
+        tree = dict(tree)
+        run_names = {field.name for field in fields(RunSettings)}
+        self.unknown(tree, {*run_names, *GROUPS}, "", "the config")
+        data, model = self.mapping(tree, "data"), self.mapping(tree, "model")
+        loader_names = {field.name for field in fields(LoaderSettings)}
+        dataset = {key: value for key, value in data.items() if key not in loader_names and key != "augment"}
+        parts = {key: value for key, value in model.items() if key not in MODEL_PARTS}
+        values: dict[str, Any] = {
+            "run": self.settings({key: tree[key] for key in run_names & set(tree)}, RunSettings, ""),
+            "data": self.node(dataset, DATASETS, "data", also={*loader_names, "augment"}) if data else {},
+            "loader": self.settings({key: data[key] for key in loader_names & set(data)}, LoaderSettings, "data"),
+            "augment": self.nodes(data.get("augment"), TRANSFORMS, "data.augment"),
+            "model": self.settings(parts, ModelSettings, "model", also=set(MODEL_PARTS)),
+            **{part: self.node(model.get(part), registry, f"model.{part}") for part, registry in MODEL_PARTS.items()},
+            "optimizer": self.node(tree.get("optimizer"), OPTIMIZERS, "optimizer"),
+            "schedule": self.node(tree.get("schedule"), SCHEDULES, "schedule"),
+            "trainer": self.settings(self.mapping(tree, "trainer"), TrainerSettings, "trainer"),
+            "parallel": self.settings(self.mapping(tree, "parallel"), ParallelSettings, "parallel"),
+            "loggers": self.nodes(tree.get("logger"), LOGGERS, "logger"),
+            "callbacks": self.nodes(tree.get("callback"), CALLBACKS, "callback"),
+        }
+        if self.errors:
+            raise ConfigErrors(self.errors)
+        return RunConfig(**values)
+
+    def fail(self, path: str, problem: str, *ways_out: str) -> None:
+        self.errors.append(ConfigError(path, problem, *ways_out, origin=self.origin(path)))
+
+    def plain_data(self, value: Any, path: str) -> None:
+        """Only names and values: no key that Hydra would run, no object that YAML made, no interpolation left."""
+        if isinstance(value, Mapping):
+            for key, entry in value.items():
+                where = f"{path}.{key}" if path else str(key)
+                if not isinstance(key, str):
+                    self.fail(where, f"the key {key!r} is no string", "quote it")
+                elif key.startswith("_") and key.endswith("_"):
+                    self.fail(where, f"{key} asks to run code, which no config of zoo can", "choose a registered component by `name`; one of your own comes with --import path/to/file.py")
+                else:
+                    self.plain_data(entry, where)
+        elif isinstance(value, list):
+            for place, entry in enumerate(value):
+                self.plain_data(entry, f"{path}[{place}]")
+        elif isinstance(value, str):
+            if "${" in value:
+                self.fail(path, f"{value!r} is an interpolation, and here stand values only", "write the value")
+        elif not isinstance(value, int | float | bool | None):
+            self.fail(path, f"{value!r} is a {type(value).__name__}, no plain value", "quote it, if a string is meant")
+
+    def mapping(self, tree: Tree, key: str) -> Tree:
+        value = tree.get(key, {} if key in ("trainer", "parallel") else None)
+        if isinstance(value, Mapping):
+            return dict(value)
+        if isinstance(value, str) and value != MISSING:
+            self.fail(key, f"{value!r} is a name where a mapping is needed", f"choose it as a group: {key}={value}; if there is no such option, `zoo list` shows what there is")
+        else:
+            self.fail(key, f"{'missing' if value in (None, MISSING) else repr(value)}: a mapping is needed here", f"choose one: {key}=NAME; `zoo list` shows what there is")
+        return {}
+
+    def unknown(self, node: Tree, known: set[str], path: str, what: str, *ways_out: str) -> None:
+        for key in node:
+            if key not in known:
+                where = f"{path}.{key}" if path else key
+                elsewhere = [other for other in paths_of_leaf(key) if other != where]
+                ways = [did_you_mean(key, known)] if near(key, known) or not elsewhere else []
+                ways += [f"did you mean {' or '.join(elsewhere[:3])}?"] if elsewhere else []
+                self.fail(where, f"{what} has no key {key!r}", *ways, *ways_out)
+
+    def settings(self, node: Tree, kind: type[S], path: str, also: Iterable[str] = ()) -> S | None:
+        options = settings_options(kind)
+        self.unknown(node, {option.name for option in options} | set(also), path, path or "the config") if path else None
+        values = self.values(node, options, path)
+        if values is None:
+            return None
+        settings = _typed(kind, values)
+        try:
+            settings.check()
+        except ConfigError as error:
+            self.fail(error.path, error.problem, *error.ways_out)
+        return settings
+
+    def node(self, node: Any, registry: Registry, path: str, also: set[str] = frozenset()) -> Tree | None:  # type: ignore[assignment]
+        if not isinstance(node, Mapping) or not isinstance(node.get("name"), str) or node["name"] == MISSING:
+            self._no_name(node, registry, path)
+            return None
+        try:
+            schema = registry.schema(node["name"])
+        except RegistryError as error:
+            self.fail(f"{path}.name", str(error), f"choose it as a group, with a slash: {registry.group}=NAME")
+            return None
+        known = {option.name for option in schema.options}
+        given = {key: value for key, value in node.items() if key != "name"}
+        self.unknown(given, known | also, path, f"{registry.kind} {schema.name!r}", f"`zoo show {schema.name}` explains every option")
+        values = self.values(given, schema.options, path)
+        return None if values is None else {"name": schema.name, **values}
+
+    def _no_name(self, node: Any, registry: Registry, path: str) -> None:
+        choices = f"known: {', '.join(registry.names())}"
+        if isinstance(node, str) and node != MISSING:
+            self.fail(path, f"{node!r} is a name where the node of {article(registry.kind)} is needed", f"choose it as a group, with a slash: {registry.group}={node}", choices)
+        elif isinstance(node, Mapping):
+            self.fail(f"{path}.name", f"{node.get('name')!r} names no {registry.kind}", f"choose one: {registry.group}=NAME; {choices}")
+        else:
+            self.fail(path, f"{node!r} is no {registry.kind}", f"choose one: {registry.group}=NAME; {choices}")
+
+    def nodes(self, node: Any, registry: Registry, path: str) -> dict[str, Tree]:
+        """Several components by label."""
+        if node is None:
+            return {}
+        if not isinstance(node, Mapping):
+            self.fail(path, f"{node!r} is no mapping of labels to {registry.kind}s", f"choose several as a group: {registry.group}=[{', '.join(registry.names()[:2])}]", f"{path}=null for none")
+            return {}
+        found = {}
+        for label, entry in node.items():
+            if entry is not None:  # `logger.wandb=null` switches one off
+                found[label] = self.node(entry, registry, f"{path}.{label}") or {}
+        return found
+
+    def values(self, node: Tree, options: tuple[Option, ...], path: str) -> Tree | None:
+        found, before = {}, len(self.errors)
+        for option in options:
+            where = f"{path}.{option.name}" if path else option.name
+            value = node.get(option.name, MISSING if option.required else option.default)
+            if isinstance(value, str) and value == MISSING:
+                self.fail(where, f"has to be given: {option.doc}", f"{where}=... ({option.type})")
+                continue
+            try:
+                found[option.name] = check_value(value, option.type, where)
+            except ConfigError as error:
+                self.fail(error.path, error.problem, *error.ways_out)
+        return found if len(self.errors) == before else None
+
+
+def paths_of_leaf(leaf: str) -> list[str]:
+    """Where a key of this name stands among the settings: ``max_steps`` -> ``trainer.max_steps``."""
+    places = {"": RunSettings, "data.": LoaderSettings, "model.": ModelSettings, "trainer.": TrainerSettings, "parallel.": ParallelSettings}
+    found = [prefix + field.name for prefix, kind in places.items() for field in fields(kind) if field.name == leaf]
+    found += [f"model/{leaf}=NAME"] if leaf in MODEL_PARTS else []
+    for group, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        found += [f"{group}.{leaf}"] if any(registry.schema(name).option(leaf) for name in registry.names()) else []
+    return found
+
+
+def _settings_tree(settings: Any) -> Tree:
+    return {key: plain(value) for key, value in asdict(settings).items()}
+
+
+def _typed(kind: type[S], values: Tree) -> S:
+    """Enum members where the dataclass has them."""
+    import typing
+
+    from zoo.schema import to_python
+
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: to_python(value, hints[key]) for key, value in values.items()})
+
+
+def article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def encoder_node(name: str, options: Tree) -> Tree:
+    """The checked node of an encoder or of one of its presets, with options on top; for use from Python.
+
+    Raises:
+        ConfigError, RegistryError: an unknown name or option, or a value of another type.
+    """
+    from zoo.presets import preset_node
+
+    return ENCODERS.check_node(preset_node("model/encoder", name) | options, "model.encoder")
