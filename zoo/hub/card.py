@@ -1,0 +1,129 @@
+"""Model cards with the front matter of the Hugging Face Hub (https://huggingface.co/docs/hub/model-cards)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.hub.files import to_yaml
+from zoo.specs import ClassTarget, DataSpec, ImageInput, InputSpec, ItemTarget, NumberTarget, SpectrogramInput, TableInput, TargetSpec, TextInput
+
+TASKS: dict[tuple[type[InputSpec], type[TargetSpec]], str] = {
+    (ImageInput, ClassTarget): "image-classification",
+    (TextInput, ClassTarget): "text-classification",
+    (SpectrogramInput, ClassTarget): "audio-classification",
+    (TableInput, ClassTarget): "tabular-classification",
+    (TableInput, NumberTarget): "tabular-regression",
+}
+"""The Hub's names of tasks; what is not here has no pipeline there."""
+
+SHOWN_LABELS = 30
+
+
+def task(spec: DataSpec) -> str | None:
+    """The Hub's name for what a model of this data does."""
+    for given in spec.inputs:
+        for target in spec.targets:
+            if (found := TASKS.get((type(given), type(target)))) is not None:
+                return found
+    return None
+
+
+def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+    """README.md of a bundle.
+
+    Args:
+        config: the run's config tree.
+        spec: of the data.
+        figures: ``metrics``, ``protocol``, ``parameters``.
+        notes: facts about the data, by name (``license``, ``source``, ``split``, ``command`` ...).
+    """
+    name, data = str(config["name"]), str(config["data"]["name"])
+    parts = config["model"]
+    front = _front_matter(name, data, task(spec), figures["metrics"], notes)
+    stages = [parts["encoder"]["name"], *([parts["decoder"]["name"]] if parts["decoder"]["name"] != "none" else []), parts["head"]["name"]]
+    lines = [
+        f"---\n{to_yaml(front)}---",
+        f"# {name}",
+        f"`{' -> '.join(stages)}`, {figures['parameters']:,} parameters, trained on `{data}` with zoo.",
+        "## Use",
+        _usage(spec),
+        "## Results",
+        _results(figures),
+        "## Inputs and answers",
+        "\n".join(f"- {line}" for line in [*map(_describe_input, spec.inputs), *map(_describe_target, spec.targets)]),
+        "## Data",
+        "\n".join(f"- **{key}**: {value}" for key, value in notes.items() if key != "command") or "The data set states no facts about itself.",
+        "## Training",
+        _training(config, notes),
+        "## Limits",
+        "The figures hold for data like that of the test split; nothing is known about other data. Probabilities are the model's own and have not been calibrated.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, float], notes: Mapping[str, str]) -> dict[str, Any]:
+    front: dict[str, Any] = {"library_name": "zoo"}
+    if kind:
+        front["pipeline_tag"] = kind
+    front["tags"] = ["zoo", "pytorch", *([kind] if kind else [])]
+    front["datasets"] = [data]
+    if licence := notes.get("weights_license"):
+        front["license"] = licence
+    results = []
+    for split in ("test", "validation"):
+        figures = [{"type": key.split("/", 1)[1], "value": value, "name": key} for key, value in sorted(metrics.items()) if key.startswith(f"{split}/")]
+        if figures:
+            results.append({"task": {"type": kind or "other"}, "dataset": {"type": data, "name": data, "split": split}, "metrics": figures})
+    front["model-index"] = [{"name": name, "results": results}]
+    return front
+
+
+def _usage(spec: DataSpec) -> str:
+    example, command = {
+        "image": ('["picture.png"]', "picture.png"),
+        "text": ('["some text"]', '--text "some text"'),
+        "spectrogram": ('["sound.wav"]', "sound.wav"),
+        "table": ('[{"column": 1.0}]', "rows.csv"),
+        "history": ('["user id"]', "--user ID"),
+    }.get(spec.inputs[0].kind, ("[...]", "FILE"))
+    return f"```bash\nzoo predict PATH_TO_THIS_FOLDER {command}\n```\n\n```python\nimport zoo\n\nanswers = zoo.load(\"PATH_TO_THIS_FOLDER\").predict({example})\n```"
+
+
+def _results(figures: Mapping[str, Any]) -> str:
+    if not figures["metrics"]:
+        return "None were taken."
+    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(figures["metrics"].items(), key=lambda entry: (not entry[0].startswith("test/"), entry[0])))
+    protocol = f"\n\nHow they are computed: {figures['protocol']}" if figures["protocol"] else ""
+    return f"| metric | value |\n|---|---|\n{rows}{protocol}"
+
+
+def _describe_input(given: InputSpec) -> str:
+    match given:
+        case ImageInput():
+            return f"`{given.name}`: an image, brought to {given.height} x {given.width} pixels, {'grey' if given.channels == 1 else 'RGB' if given.channels == 3 else f'{given.channels} channels'}"
+        case TextInput():
+            return f"`{given.name}`: a text, the first {given.max_length} tokens of a vocabulary of {given.vocab_size:,}"
+        case SpectrogramInput():
+            return f"`{given.name}`: a sound, at most {given.max_frames / given.frame_rate:.1f} s of it, as {given.n_mels} mel bands"
+        case TableInput():
+            return f"`{given.name}`: a row of a table with {given.numbers} numbers and {len(given.categories)} categories"
+    return f"`{given.name}`: {given.kind}"
+
+
+def _describe_target(target: TargetSpec) -> str:
+    match target:
+        case ClassTarget():
+            shown = ", ".join(f"`{label}`" for label in target.labels[:SHOWN_LABELS])
+            more = f" and {target.num_classes - SHOWN_LABELS} more" if target.num_classes > SHOWN_LABELS else ""
+            return f"`{target.name}`: {target.labelling} label of {target.num_classes} classes: {shown}{more}"
+        case NumberTarget():
+            return f"`{target.name}`: numbers: {', '.join(f'`{column}`' for column in target.columns)}"
+        case ItemTarget():
+            return f"`{target.name}`: a ranked list out of {target.num_items:,} items"
+    return f"`{target.name}`: {target.kind}"
+
+
+def _training(config: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+    limits = ", ".join(f"{key} {config['trainer'][key]}" for key in ("max_epochs", "max_steps") if config["trainer"][key] is not None)
+    facts = f"{limits}; batch size {config['data']['batch_size']}; optimizer {config['optimizer']['name']}, learning rate {config['optimizer'].get('lr', 'its default')}; seed {config['seed']}."
+    again = notes.get("command", "zoo train rerun=RUN")
+    return f"{facts} `config.yaml` holds every option.\n\n```bash\n{again}   # does it again\n```"
