@@ -129,8 +129,8 @@ def _confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], title: 
     side = min(14.0, max(4.5, 2.2 + 0.42 * count))
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.03)
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(shown, ax=axes, label="share of the true class", fraction=0.046, pad=0.03)
     right = sum(counts[place][place] for place in range(count)) / max(1, sum(map(sum, counts)))
     axes.set_title(f"{title}: {right:.1%} right", fontsize=11)
     axes.set_xlabel("predicted")
@@ -144,7 +144,7 @@ def _confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], title: 
         for row, values in enumerate(counts):
             for column, value in enumerate(values):
                 if value:
-                    axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if shares[row][column] > 0.55 else "#333333")
+                    axes.annotate(f"{value:.0f}", (column, row), ha="center", va="center", fontsize=7, color="white" if shares[row][column] > 0.55 else "#333333")
     return figure
 
 

@@ -59,12 +59,12 @@ class ProgressDisplay:
             self._next_line = now + LINE_SECONDS
             self.note(self._line(row))
 
-    def note(self, text: str) -> None:
+    def note(self, line: str) -> None:
         """A line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(line, markup=False, highlight=False)
         else:
-            self.stream.write(text + "\n")
+            self.stream.write(line + "\n")
             self.stream.flush()
 
     def close(self) -> None:

@@ -8,14 +8,20 @@ from typing import IO, Any
 
 from zoo.training.progress import clock
 
-EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
-"""What `zoo predict` takes, by the kind of the model's input."""
-
-
 def closing(
-    *, run_dir: Path, metrics: Mapping[str, float], seconds: float, parameters: int, input_kind: str = "", bundle: Path | None = None, stream: IO[str] | None = None
+    *, run_dir: Path, metrics: Mapping[str, float], seconds: float, parameters: int, example: str = "FILE", bundle: Path | None = None, stream: IO[str] | None = None
 ) -> None:
-    """A table of the final figures, then commands that go on from here."""
+    """A table of the final figures, then commands that go on from here.
+
+    Args:
+        run_dir: of the run.
+        metrics: by full name, ``test/accuracy``.
+        seconds: of training.
+        parameters: of the model.
+        example: what `zoo predict` takes after the bundle (``zoo.inference.inputs.example``).
+        bundle: the run's bundle.
+        stream: standard error, if not given.
+    """
     stream = stream or sys.stderr
     rows = table_rows(metrics)
     if stream.isatty():
@@ -23,7 +29,7 @@ def closing(
     else:
         stream.write("".join(f"{line}\n" for line in plain_table(("metric", "validation", "test"), rows)))
     stream.write(f"\n{parameters:,} parameters, {clock(seconds)} in training; everything is in {run_dir}\n")
-    commands = next_commands(run_dir, bundle, input_kind)
+    commands = next_commands(run_dir, bundle, example)
     width = max(len(command) for command, _ in commands)
     stream.write("\nnext:\n" + "".join(f"  {command:<{width}}  # {what}\n" for command, what in commands))
     stream.flush()
@@ -36,11 +42,11 @@ def stopped(*, run_dir: Path, step: int, total_steps: int, stream: IO[str] | Non
     stream.flush()
 
 
-def next_commands(run_dir: Path, bundle: Path | None, input_kind: str) -> list[tuple[str, str]]:
+def next_commands(run_dir: Path, bundle: Path | None, example: str) -> list[tuple[str, str]]:
     """Commands as they can be typed, each with what it does."""
     target = quoted(bundle or run_dir)
     return [
-        (f"zoo predict {target} {EXAMPLES.get(input_kind, 'FILE')}", "use the model"),
+        (f"zoo predict {target} {example}", "use the model"),
         (f"zoo eval {quoted(run_dir)}", "take the figures again"),
         (f"zoo export {quoted(run_dir)} --to my_model", "a copy of the model to keep or to publish"),
         (f"zoo train rerun={quoted(run_dir)} seed=1", "the same again with another seed"),

@@ -109,8 +109,8 @@ def wait_for_parent(seconds: float, parent: int) -> dict[str, Any] | None:
         return {"outcome": "failed"}
 
 
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")  # into RUN/wandb/mirror.log
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")  # into RUN/wandb/mirror.log
     sys.stdout.flush()
 
 

@@ -43,7 +43,7 @@ class WandbLogger:
 
     Args:
         project: W&B project.
-        entity: user or team; null takes the account's own.
+        entity: account or team; null takes the account's own.
         mode: auto is online with an API key (WANDB_API_KEY or `wandb login`), else offline; WANDB_MODE is heeded. disabled sends nothing.
         group: joins runs in W&B, e.g. the folds of one experiment.
         job_type: W&B's label for what the run does, e.g. train.
@@ -161,8 +161,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+def say(line: str) -> None:
+    sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 
