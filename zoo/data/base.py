@@ -30,9 +30,13 @@ class InputCodec(Protocol):
     """Raw value of one input -> tensors. Registered by kind in ``zoo.data.codecs``; its options and fitted state go into bundles."""
 
     kind: ClassVar[str]
-    spec: InputSpec
     ragged: ClassVar[str | None]
-    """Name of the axis that varies between samples ("tokens", "frames"), None where all samples have one shape."""
+    """Name of the axis that varies between samples ("tokens", "frames"), None where all samples have one shape; it is the last."""
+    pad: int
+    """What fills shorter rows of a batch."""
+
+    @property
+    def spec(self) -> InputSpec: ...
 
     def encode(self, raw: Any) -> Encoded:
         """One sample; deterministic. Raises ``DataError`` for what cannot be decoded, with the reason."""
@@ -51,7 +55,11 @@ class TargetCodec(Protocol):
     """Raw value of one target -> tensors; for targets that answers are read back from."""
 
     kind: ClassVar[str]
-    spec: TargetSpec
+    ragged: ClassVar[str | None]
+    pad: int
+
+    @property
+    def spec(self) -> TargetSpec: ...
 
     def encode(self, raw: Any) -> Encoded:
         """One sample. Raises ``DataError`` for a value outside the vocabulary."""
@@ -115,9 +123,9 @@ class OpenData:
         notes: facts about the data for people and model cards (licence, split rule, counts).
     """
 
-    inputs: dict[str, InputCodec]
-    targets: dict[str, TargetCodec]
-    splits: dict[str, Split]
+    inputs: Mapping[str, InputCodec]
+    targets: Mapping[str, TargetCodec]
+    splits: Mapping[str, Split]
     notes: dict[str, str] = field(default_factory=dict)
 
     @property

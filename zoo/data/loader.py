@@ -1,0 +1,184 @@
+"""Batches of a split, in an order and with augmentation that depend on (seed, epoch, sample) alone.
+
+The loader's state is (epoch, global batches done). It depends on neither ranks nor workers, and moves when a batch is handed out, not
+when it is prefetched, so that a run goes on from any batch, on any number of processes.
+
+Letters: S samples, B rows of a global batch, R ranks, A micro-batches.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from zoo.data.base import OpenData, Transform
+from zoo.data.order import epoch_order
+from zoo.data.store import MemoryStore, Store, open_store
+from zoo.errors import CheckpointError, ConfigError, DataError
+from zoo.random import SampleRandom, key
+from zoo.settings import LoaderSettings, Order
+from zoo.structs import BadSample, Batch
+
+
+class Loader:
+    """Global batches of one split, as this rank's share of each.
+
+    Args:
+        data: opened.
+        split: "train", "validation", "test".
+        settings: order, cache, workers and the limit of bad samples.
+        augment: random transforms by label; used in training only.
+        seed: the run's.
+        rank: of this process.
+        world: processes that share each global batch.
+        micro_batches: parts that each process splits its share into.
+        training: shuffle and augment; otherwise in order, as they are.
+        batch_size: of a global batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: OpenData,
+        split: str,
+        settings: LoaderSettings,
+        augment: Mapping[str, Transform],
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        micro_batches: int = 1,
+        training: bool,
+        batch_size: int,
+    ) -> None:
+        if split not in data.splits:
+            raise DataError(f"the data has no split {split!r}; it has {', '.join(data.splits)}")
+        assert 0 <= rank < world, f"rank {rank} of {world}"
+        assert min(micro_batches, batch_size) >= 1
+        self.settings, self.split, self.training, self.batch_size = settings, split, training, batch_size
+        self._store = open_store(data, split, settings.cache, max(1, settings.workers))
+        self._bad: dict[str, str] = {}
+        self._check_bad(self._store.bad.values() if isinstance(self._store, MemoryStore) else ())
+        order = settings.order if training else Order.SEQUENTIAL
+        self._maker = BatchMaker(self._store, data, dict(augment) if training else {}, seed, order, batch_size, (rank, world, micro_batches))
+        self._workers: DataLoader[list[Batch]] | None = None
+        self._plan: list[tuple[int, int]] = []
+        self._epoch, self._batch = 0, 0
+
+    @property
+    def size(self) -> int:
+        """Samples of the split."""
+        return len(self._store)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self._store) / self.batch_size)
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """Samples that could not be read so far, with reasons."""
+        return dict(self._bad)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a state; the split and the batch size have to be the same as when it was taken."""
+        epoch, batch = state["epoch"], state["batch"]
+        if epoch < 0 or not 0 <= batch < self.steps_per_epoch:
+            raise CheckpointError(
+                f"loader state {dict(state)} does not fit {self.size} samples in batches of {self.batch_size}: an epoch has {self.steps_per_epoch}"
+            )
+        self._epoch, self._batch = epoch, batch
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """This rank's micro-batches of each global batch, from the state to the end of its epoch."""
+        epoch, last = self._epoch, self.steps_per_epoch - 1
+        for batch, parts in zip(range(self._batch, last + 1), self._parts(epoch), strict=True):
+            self._check_bad(sample for part in parts for sample in part.bad)
+            self._epoch, self._batch = (epoch, batch + 1) if batch < last else (epoch + 1, 0)
+            yield parts
+
+    def _parts(self, epoch: int) -> Iterator[list[Batch]]:
+        plan = [(epoch, batch) for batch in range(self._batch, self.steps_per_epoch)]
+        if self.settings.workers == 0:
+            return (self._maker[place] for place in plan)
+        if self._workers is None:
+            self._workers = DataLoader(
+                self._maker,
+                sampler=self._plan,  # a list that is refilled for every epoch
+                batch_size=None,
+                num_workers=self.settings.workers,
+                persistent_workers=True,
+                worker_init_fn=_one_thread,
+                generator=torch.Generator(),  # so that starting workers draws nothing from the process's own
+            )
+        self._plan[:] = plan
+        return iter(self._workers)
+
+    def _check_bad(self, samples: Iterable[BadSample]) -> None:
+        for sample, reason in samples:
+            self._bad.setdefault(sample, reason)
+        if len(self._bad) > self.settings.max_bad_samples:
+            listed = "\n".join(f"  {sample}: {reason}" for sample, reason in list(self._bad.items())[:20])
+            more = f"\n  and {len(self._bad) - 20} more" if len(self._bad) > 20 else ""
+            raise DataError(
+                f"{len(self._bad)} samples of the split {self.split!r} cannot be used, more than data.max_bad_samples={self.settings.max_bad_samples}:\n"
+                f"{listed}{more}\n  way out: mend them, or allow them to be left out: data.max_bad_samples={len(self._bad)} or more"
+            )
+
+
+class BatchMaker(TorchDataset[list[Batch]]):
+    """(epoch, batch) -> this rank's micro-batches; pure, so any process may make any batch.
+
+    Args:
+        parts: rank, number of ranks, micro-batches of each.
+    """
+
+    def __init__(
+        self, store: Store, data: OpenData, augment: dict[str, Transform], seed: int, order: Order, batch_size: int, parts: tuple[int, int, int]
+    ) -> None:
+        self._store, self._codecs, self._augment, self._seed = store, data.inputs, augment, seed
+        self._order, self._batch_size, self._parts = order, batch_size, parts
+        self._lengths = store.lengths() if order is Order.BUCKETS else None
+        if order is Order.BUCKETS and self._lengths is None:
+            raise ConfigError(
+                "data.order",
+                "buckets need the length of every sample, and these have one shape or are not in memory",
+                "data.order=shuffle",
+                "data.cache=memory",
+            )
+        self._known: tuple[int, torch.Tensor] | None = None
+
+    def __getitem__(self, place: tuple[int, int]) -> list[Batch]:
+        epoch, batch = place
+        rows = self._epoch(epoch)[batch * self._batch_size : (batch + 1) * self._batch_size]
+        rank, world, micro_batches = self._parts
+        bounds = [len(rows) * part // (world * micro_batches) for part in range(world * micro_batches + 1)]
+        first = rank * micro_batches
+        return [self._part(rows[start:stop], rows[:1], epoch) for start, stop in zip(bounds[first : first + micro_batches], bounds[first + 1 :], strict=False)]
+
+    def _epoch(self, epoch: int) -> torch.Tensor:
+        if self._known is None or self._known[0] != epoch:
+            order = epoch_order(len(self._store), order=self._order, seed=self._seed, epoch=epoch, batch_size=self._batch_size, lengths=self._lengths)
+            self._known = epoch, order
+        return self._known[1]
+
+    def _part(self, rows: torch.Tensor, spare: torch.Tensor, epoch: int) -> Batch:
+        """A part without rows gets one that counts for nothing, since every process has to take the step."""
+        part = self._store.fetch(rows if len(rows) else spare)
+        if not len(rows):
+            part = replace(part, valid=torch.zeros_like(part.valid), bad=())
+        inputs = dict(part.inputs)
+        for label, transform in self._augment.items():
+            random = SampleRandom(key(self._seed, "augment", label), epoch, part.ids)
+            for name, codec in self._codecs.items():
+                if codec.spec.kind == transform.input_kind:
+                    inputs[name] = transform(inputs[name], random)
+        return replace(part, inputs={name: codec.finish(inputs[name]) for name, codec in self._codecs.items()})
+
+
+def _one_thread(worker: int) -> None:  # noqa: ARG001 - the signature is torch's
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Text -> identifiers, one kind of tokenizer a file."""

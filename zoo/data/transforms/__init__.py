@@ -1,0 +1,1 @@
+"""Random changes of batches, keyed by seed, epoch and sample."""
