@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -20,9 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus, run_job
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from zoo.config import RunConfig, Tree, read_yaml
 from zoo.errors import ConfigError, ZooError
@@ -32,6 +34,7 @@ from zoo.schema import Option, OptionType, plain
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 from zoo.translate import explain
 
+R = TypeVar("R")
 _PER_LABEL = ("transform", "logger", "callback")
 """Kinds of which a config holds several, by label: choosing one adds ``<group>.<name>``."""
 
@@ -90,7 +93,7 @@ class Composer:
     """
 
     def __init__(self, config_name: str = PRIMARY, config_dir: str | None = None) -> None:
-        self.config_name = config_name
+        self.config_name, self.config_dir = config_name, config_dir
         version.setbase("1.3")
         publish()
         self.hydra = self.guard([], lambda: Hydra.create_main_hydra2("zoo", _search_path(config_dir)))
@@ -123,7 +126,8 @@ class Composer:
 
     def tree(self, config: DictConfig, overrides: Sequence[str] = ()) -> Tree:
         """The job's part of a composed config as plain data, interpolations resolved."""
-        HydraConfig.instance().set_config(config) if "hydra" in config else None
+        if "hydra" in config:
+            HydraConfig.instance().set_config(config)
         tree = self.guard(overrides, lambda: OmegaConf.to_container(config, resolve=False))
         job = OmegaConf.create({key: value for key, value in tree.items() if key != "hydra"})
         plain_tree = self.guard(overrides, lambda: OmegaConf.to_container(job, resolve=True))
@@ -136,6 +140,33 @@ class Composer:
         if folder := tree.get("resume") or tree.get("rerun"):
             return self.saved_config(Path(str(folder)), overrides)
         return RunConfig.from_dict(tree, lambda path: self.origin(path, overrides))
+
+    def wants_multirun(self, overrides: Sequence[str]) -> bool:
+        """``hydra.mode=MULTIRUN``, on the command line or in a config such as an experiment that is a sweep."""
+        if not any("MULTIRUN" in line for line in overrides) and not any(line.startswith(("experiment=", "+experiment=")) for line in overrides):
+            return False
+        return bool(self.guard(overrides, lambda: self.hydra.get_mode(self.config_name, list(overrides))) == RunMode.MULTIRUN)
+
+    def run_job(self, overrides: Sequence[str], task: Callable[[RunConfig], R]) -> R:
+        """One job as Hydra runs it, its callbacks included; what the task raises comes out as it is."""
+        config = self.compose(overrides)
+        with open_dict(config.hydra), read_write(config.hydra):
+            config.hydra.mode = RunMode.RUN
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name=self.config_name)
+        done = run_job(
+            task_function=lambda job: task(self.run_config(job, overrides)),
+            config=config,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            hydra_context=HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks),
+            configure_logging=False,
+        )
+        callbacks.on_run_end(config=config, config_name=self.config_name, job_return=done)
+        if done.status is JobStatus.FAILED:
+            raise done._return_value
+        result: R = done.return_value
+        return result
 
     # --- a saved run, with overrides on top ---------------------------------------------------------------------------------------
 

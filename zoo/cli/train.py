@@ -1,0 +1,167 @@
+"""``zoo train``: ordinary Hydra on the outside, a checked run on the inside."""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import yaml
+
+from zoo.cli.output import DONE, only_json, say, say_json
+from zoo.config import RunConfig
+from zoo.errors import ConfigError, ZooError
+
+if TYPE_CHECKING:
+    from zoo.compose import Composer
+
+HELP = """usage: zoo train [options] [key=value | group=NAME | +key=value | ~key] ...
+
+Trains a model, tests it and writes a bundle, all in one directory: runs/<name>/<time>/. Everything here is ordinary Hydra.
+
+  zoo train                                        the defaults: a small network on real digits
+  zoo train data=fashion_mnist model/encoder=vit_tiny model.encoder.depth=6
+  zoo train optimizer.lr=0.003 data.batch_size=256 trainer.max_steps=1000 trainer.precision=bf16
+  zoo train logger=[wandb,tensorboard] callback=early_stopping
+  zoo train parallel.processes=2
+  zoo train resume=runs/NAME/TIME                  go on from its last checkpoint
+  zoo train rerun=runs/NAME/TIME seed=1            do it again, with changes
+  zoo train init=BUNDLE init_skip=[head]           start from other weights
+
+options
+  -m, --multirun        a sweep: zoo train -m optimizer.lr=0.001,0.003 seed=0,1
+  -c, --cfg WHICH       print the composed config (job, hydra or all) and do nothing; --resolve, -p/--package PART
+  -i, --info [WHAT]     how Hydra composed it: all, config, defaults, defaults-tree, plugins, searchpath
+  -cn, --config-name N  another primary config
+  -cd, --config-dir D   one more folder of configs; ./conf is searched before zoo's own
+  --hydra-help          Hydra's own options
+  --json --import X --debug as for every command
+
+`zoo list` shows the groups' options, `zoo show NAME` what they mean, `zoo check ...` tries a composition without data."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"zoo train: {message}\n  way out: `zoo train --help` lists the options; everything else has the form key=value")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="zoo train", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+    parser.add_argument("--config-name", "-cn", default="train")
+    parser.add_argument("--config-dir", "-cd")
+    options = parser.parse_intermixed_args(list(arguments))
+    if options.resolve and not options.cfg:
+        raise ZooError("--resolve belongs to --cfg: zoo train --cfg job --resolve")
+    if sum([options.run, options.multirun, options.cfg is not None, options.info is not None]) > 1:
+        raise ZooError("only one of --run, --multirun, --cfg and --info at a time")
+    return options
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    if options.help:
+        say(HELP)
+        return DONE
+    from zoo.compose import Composer
+
+    with Composer(options.config_name, options.config_dir) as composer:
+        if options.cfg or options.info or options.hydra_help:
+            _tell(composer, options)
+            return DONE
+        if options.multirun or composer.wants_multirun(options.overrides):
+            from zoo.cli.sweep import sweep
+
+            return sweep(composer, options.overrides, as_json=options.json)
+        with only_json(options.json):
+            result = composer.run_job(options.overrides, lambda config: start(config, options.overrides))
+        if options.json:
+            say_json(result)
+    return DONE
+
+
+def _tell(composer: "Composer", options: argparse.Namespace) -> None:
+    """What Hydra prints about a composition."""
+    from hydra._internal.utils import get_args_parser
+
+    hydra, name, overrides = composer.hydra, options.config_name, options.overrides
+    if options.hydra_help:
+        hydra_options = argparse.Namespace(overrides=overrides, resolve=False)
+        composer.guard(overrides, lambda: hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=hydra_options))
+    elif options.info:
+        composer.guard(overrides, lambda: hydra.show_info(options.info, config_name=name, overrides=overrides))
+    else:
+        composer.guard(overrides, lambda: hydra.show_cfg(name, overrides, cfg_type=options.cfg, package=options.package, resolve=options.resolve))
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------------------
+
+
+def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = None) -> dict[str, Any]:
+    """Check a config, make its directory, train, and give the result.
+
+    Args:
+        config: checked.
+        overrides: as typed, for the record.
+        run_dir: where a sweep wants its trial; the config's own otherwise.
+    """
+    from zoo.checks import check
+
+    check(config)
+    run_dir = prepare(config, overrides, run_dir)
+    if config.parallel.processes > 1:
+        from zoo.parallel.launch import launch
+
+        return launch(run_dir, config.parallel.processes)
+    from zoo.training.job import run_job
+
+    return run_job(config, run_dir)
+
+
+def prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
+    """The run's one directory, with its config and overrides; under torchrun rank 0 makes it for all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from zoo.parallel.launch import shared_run_dir
+
+        return shared_run_dir(lambda: _prepare(config, overrides, run_dir))
+    return _prepare(config, overrides, run_dir)
+
+
+def _prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
+    if config.run.resume:
+        return Path(config.run.resume)
+    run_dir = new_run_dir(config, run_dir)
+    config.save(run_dir / "config.yaml")
+    (run_dir / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)), encoding="utf-8")
+    return run_dir
+
+
+def new_run_dir(config: RunConfig, given: Path | None = None) -> Path:
+    """Make runs/<name>/<time>, or the directory that was asked for; never one that holds a run already."""
+    if given is not None or config.run.run_dir is not None:
+        folder = given or Path(str(config.run.run_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "config.yaml").exists():
+            raise ConfigError("run_dir", f"{folder} holds a run already", f"go on with it: zoo train resume={folder}", "another directory", "run_dir=null for runs/<name>/<time>")
+        return folder
+    parent = Path("runs") / config.run.name
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        try:
+            folder.mkdir()
+        except FileExistsError:  # two runs of one name in one second
+            time.sleep(0.2)
+        else:
+            return folder
