@@ -137,6 +137,8 @@ class Composer:
     def run_config(self, config: DictConfig, overrides: Sequence[str]) -> RunConfig:
         """A checked ``RunConfig``; ``resume=DIR`` and ``rerun=DIR`` take DIR's config, with the overrides on top."""
         tree = self.tree(config, overrides)
+        if tree.get("resume") and tree.get("rerun"):
+            raise ConfigError("resume", "resume and rerun exclude each other", "resume=DIR goes on with a run", "rerun=DIR does it again from its start")
         if folder := tree.get("resume") or tree.get("rerun"):
             return self.saved_config(Path(str(folder)), overrides)
         return RunConfig.from_dict(tree, lambda path: self.origin(path, overrides))

@@ -1,0 +1,266 @@
+"""Does a composition work? Asked before data is read: static checks first, then the model on the meta device with a fake batch.
+
+Each check is one small function; its message numbers the ways out. What a component's own constructor refuses comes with its path
+from ``zoo.build``. Importing this module imports no torch; the checks that need tensors do.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zoo.config import RunConfig
+from zoo.errors import ConfigError, ZooError, did_you_mean
+
+if TYPE_CHECKING:
+    from zoo.data.base import Dataset
+    from zoo.model import Model
+    from zoo.specs import DataSpec, FeatureSpec
+    from zoo.structs import Batch, Features, Prediction
+
+R = TypeVar("R")
+FAKE_ROWS = 2
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A composition that passed.
+
+    Args:
+        config: as checked.
+        dataset: not opened.
+        spec: from the dataset's sketch; class counts and vocabularies may be stand-ins until the data is read.
+        model: on the meta device, in training mode.
+        batch: the fake batch that went through.
+        prediction: shapes of what the head gives.
+        losses: the names of the loss terms.
+        metrics: names of the head's metrics, without the split.
+    """
+
+    config: RunConfig
+    dataset: "Dataset"
+    spec: "DataSpec"
+    model: "Model"
+    batch: "Batch"
+    prediction: dict[str, tuple[int, ...]]
+    losses: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+def check(config: RunConfig) -> Report:
+    """Everything that can be known without data.
+
+    Raises:
+        ConfigError: the first thing that does not fit, with its path and the ways out.
+    """
+    check_settings(config)
+    import torch
+
+    from zoo.build import build_dataset, build_model
+    from zoo.data.fake import fake_batch
+
+    check_device(config)
+    dataset = build_dataset(config)
+    spec = dataset.sketch()
+    with torch.device("meta"):
+        model = build_model(config, spec)
+    check_augment(config, spec)
+    check_batch_statistics(config, model)
+    check_init_skip(config, model)
+    check_optimizer(config, model)
+    check_schedule(config)
+    batch = fake_batch(spec, FAKE_ROWS, device="meta")
+    prediction = run_forward(config, model, batch)
+    losses = run_loss(config, model, batch, prediction)
+    metrics = run_metrics(config, model, fake_batch(spec, FAKE_ROWS), prediction)
+    check_monitor(config, losses, metrics)
+    return Report(config, dataset, spec, model, batch, {name: tuple(value.shape) for name, value in prediction.items()}, losses, metrics)
+
+
+# --- without torch ----------------------------------------------------------------------------------------------------------------
+
+
+def check_settings(config: RunConfig) -> None:
+    """Settings against each other."""
+    for one in (check_split_of_batch, check_warmup, check_init, check_monitor_mode):
+        one(config)
+
+
+def check_split_of_batch(config: RunConfig) -> None:
+    parts = config.trainer.accumulate * config.parallel.processes
+    if config.loader.batch_size < parts:
+        raise ConfigError(
+            "data.batch_size",
+            f"{config.loader.batch_size} samples of a step cannot be split into {parts} parts (trainer.accumulate={config.trainer.accumulate} x parallel.processes={config.parallel.processes})",
+            f"data.batch_size={parts} or more: it is the global batch of one optimizer step",
+            "a smaller trainer.accumulate, or fewer parallel.processes",
+        )
+
+
+def check_warmup(config: RunConfig) -> None:
+    warmup, steps = config.schedule.get("warmup_steps"), config.trainer.max_steps
+    if isinstance(warmup, int) and steps is not None and warmup >= steps:
+        raise ConfigError(
+            "schedule.warmup_steps",
+            f"{warmup} leaves nothing of a run of trainer.max_steps={steps}",
+            f"schedule.warmup_steps={max(0, steps // 10)}",
+            f"a longer run: trainer.max_steps={warmup * 10}",
+        )
+
+
+def check_init(config: RunConfig) -> None:
+    if config.run.init_skip and config.run.init is None:
+        raise ConfigError("init_skip", f"{config.run.init_skip} skips parameters of weights that init does not name", "init=BUNDLE", "init_skip=[]")
+
+
+def check_monitor_mode(config: RunConfig) -> None:
+    if config.trainer.monitor_mode is not None and config.trainer.monitor is None:
+        raise ConfigError(
+            "trainer.monitor_mode",
+            f"{config.trainer.monitor_mode} belongs to a metric, and trainer.monitor names none",
+            "trainer.monitor=validation/NAME",
+            "trainer.monitor_mode=null for the head's own",
+        )
+    if (name := config.trainer.monitor) is not None and name.split("/")[0] not in SPLITS:
+        raise ConfigError("trainer.monitor", f"{name!r} does not say of which split it is", f"trainer.monitor=validation/{name.rpartition('/')[2]}", "trainer.monitor=null for the head's own")
+
+
+# --- on the meta device -----------------------------------------------------------------------------------------------------------
+
+
+def check_device(config: RunConfig) -> None:
+    from zoo.parallel.device import choose_device
+
+    choose_device(config.trainer.device)
+
+
+def check_augment(config: RunConfig, spec: "DataSpec") -> None:
+    """Every transform finds the kind of input that it changes."""
+    from zoo.build import build_augment
+
+    for label, transform in build_augment(config).items():
+        kinds = [entry.kind for entry in spec.inputs]
+        if transform.input_kind not in kinds:
+            raise ConfigError(
+                f"data.augment.{label}",
+                f"transform {config.augment[label]['name']!r} changes {transform.input_kind} inputs, but the data gives {', '.join(kinds)}",
+                f"leave it out: ~data.augment.{label}",
+                "transforms of this input: zoo list transform",
+            )
+
+
+def check_batch_statistics(config: RunConfig, model: "Model") -> None:
+    """Batch norm's numbers would depend on how a batch is split."""
+    from zoo.model import mixes_batch
+
+    parts = config.trainer.accumulate * config.parallel.processes
+    layers = mixes_batch(model.train())
+    if parts > 1 and layers and config.trainer.batch_statistics == "refuse":
+        raise ConfigError(
+            "trainer.batch_statistics",
+            f"{len(layers)} layers (the first is {layers[0]}) take statistics over a batch, so that splitting it into {parts} parts would change the numbers",
+            "an encoder, or an option of it, that normalises each sample alone (group or layer norm)",
+            "one part: trainer.accumulate=1 parallel.processes=1",
+            "each part's own statistics, knowing that numbers then depend on the split: trainer.batch_statistics=local",
+        )
+
+
+def check_init_skip(config: RunConfig, model: "Model") -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for place, prefix in enumerate(config.run.init_skip):
+        if not any(name == prefix or name.startswith(f"{prefix}.") for name in names):
+            prefixes = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)}
+            raise ConfigError(f"init_skip[{place}]", f"no parameter's name begins with {prefix!r}", did_you_mean(prefix, prefixes), "`zoo show` of the same overrides prints the tree")
+
+
+def check_optimizer(config: RunConfig, model: "Model") -> None:
+    from zoo.build import build_optimizer
+
+    build_optimizer(config, model)
+
+
+def check_schedule(config: RunConfig) -> None:
+    """Where the run's length is known beforehand; the trainer builds the real one."""
+    from zoo.build import build_schedule
+    from zoo.specs import Horizon
+
+    if config.trainer.max_steps is not None:
+        build_schedule(config, Horizon(total_steps=config.trainer.max_steps, steps_per_epoch=config.trainer.max_steps))
+
+
+def run_forward(config: RunConfig, model: "Model", batch: "Batch") -> "Prediction":
+    """A fake batch through the parts, each against what it declares."""
+    values = batch.inputs[model.input]
+    encoder: Any = model.encoder
+    decoder: Any = model.decoder
+    head: Any = model.head
+    features: Features = _stage("model.encoder", config.encoder, lambda: encoder(values.values, values.mask))
+    check_features("model.encoder", config.encoder, encoder.output_spec, features)
+    features = _stage("model.decoder", config.decoder, lambda: decoder(features))
+    check_features("model.decoder", config.decoder, decoder.output_spec, features)
+    prediction: Prediction = _stage("model.head", config.head, lambda: head(features))
+    for name, value in prediction.items():
+        if not value.shape or value.shape[0] != batch.size:
+            raise ConfigError("model.head", f"head {config.head['name']!r} gives {name!r} of shape {tuple(value.shape)} for {batch.size} rows", "the first axis of every prediction is the batch")
+    return prediction
+
+
+def check_features(path: str, node: dict[str, Any], declared: "FeatureSpec", features: "Features") -> None:
+    """What a part gives is what it said it would."""
+    for name, value in (("tokens", features.tokens), ("pooled", features.pooled)):
+        if value is not None and value.shape[-1] != declared.dim:
+            raise ConfigError(path, f"{node['name']!r} declares dim={declared.dim}, but its {name} are {value.shape[-1]} wide", "set output_spec to what forward gives")
+    missing = [name for name, wanted, value in (("pooled", declared.pooled, features.pooled), ("maps", declared.maps, features.maps or None)) if wanted and value is None]
+    missing += ["tokens"] if declared.layout == "sequence" and features.tokens is None else []
+    if missing:
+        raise ConfigError(path, f"{node['name']!r} declares {' and '.join(missing)}, but gives none", "set output_spec to what forward gives")
+
+
+def run_loss(config: RunConfig, model: "Model", batch: "Batch", prediction: "Prediction") -> tuple[str, ...]:
+    """Counts from targets alone, and a loss term for each of them."""
+    head: Any = model.head
+    counts = _stage("model.head", config.head, lambda: head.count(batch.targets, batch.valid))
+    terms = _stage("model.head", config.head, lambda: head.loss(prediction, batch.targets, batch.valid))
+    if set(counts) != set(terms):
+        raise ConfigError("model.head", f"head {config.head['name']!r} counts {sorted(counts)}, but its loss terms are {sorted(terms)}", "give both the same names")
+    return tuple(terms)
+
+
+def run_metrics(config: RunConfig, model: "Model", batch: "Batch", prediction: "Prediction") -> tuple[str, ...]:
+    """Metrics and answers of zeros in the prediction's shapes: no weight takes part in them."""
+    import torch
+
+    head: Any = model.head
+    zeros = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in prediction.items()}
+    metrics = head.metrics()
+    _stage("model.head", config.head, lambda: metrics.update(zeros, batch.targets, batch.valid))
+    return tuple(_stage("model.head", config.head, metrics.compute))
+
+
+def check_monitor(config: RunConfig, losses: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    name = config.trainer.monitor
+    if name is None:
+        return
+    split = name.split("/")[0]
+    known = [f"{split}/{metric}" for metric in ("loss", *(f"loss_{term}" for term in losses if len(losses) > 1), *metrics)]
+    if name not in known:
+        raise ConfigError("trainer.monitor", f"head {config.head['name']!r} measures no {name!r}", did_you_mean(name, known), "trainer.monitor=null for the head's own")
+    if split == "train":
+        raise ConfigError("trainer.monitor", f"{name!r} is measured on training batches, which cannot say which checkpoint is best", f"trainer.monitor=validation/{name.partition('/')[2]}")
+
+
+def _stage(path: str, node: dict[str, Any], action: Callable[[], R]) -> R:
+    """One part at work on a fake batch; what it raises is told with its path and line."""
+    try:
+        return action()
+    except ZooError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            path,
+            f"{node['name']!r} cannot work on this data with these options: {type(error).__name__}: {error}",
+            "other options of it, or other data: its message says what does not fit",
+            f"if it is a component of your own: {frame.filename}:{frame.lineno}, `--debug` shows the whole traceback",
+        ) from error

@@ -1,0 +1,111 @@
+"""``zoo list``: what there is to choose from. Imports neither torch nor Hydra."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from zoo.cli.output import DONE, say, say_json, table
+from zoo.errors import ZooError, did_you_mean
+from zoo.presets import Preset, base_component, presets
+from zoo.registry import KINDS, plugin_errors
+from zoo.schema import first_sentence
+
+HELP = """usage: zoo list [KIND] [PATTERN] [--json]
+
+  zoo list                     kinds, and how many there are of each
+  zoo list encoder             components and presets, with a line about each
+  zoo list encoder 'vit*'      those whose names match
+  zoo list 'vit*'              of every kind
+  zoo list experiment          whole runs, with what they cost and reach
+  zoo list pretrained          models that can be used at once"""
+
+PRESET_GROUPS = {"model": "model", "trainer": "trainer", "parallel": "parallel", "experiment": "experiment", "pretrained": "pretrained"}
+"""Kinds that hold files only."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    words = [word for word in arguments if word != "--json"]
+    as_json = "--json" in arguments
+    if "--help" in words or "-h" in words:
+        say(HELP)
+        return DONE
+    if unknown := [word for word in words if word.startswith("-")]:
+        raise ZooError(f"zoo list has no option {unknown[0]}\n  way out: `zoo list --help`")
+    if not words:
+        rows = kinds()
+        if as_json:
+            say_json(rows)
+        else:
+            _say_kinds(rows)
+        return DONE
+    kind = find_kind(words[0], optional=len(words) == 1)
+    pattern = words[1] if len(words) > 1 else "*" if kind else words[0]
+    entries = [entry for one in ([kind] if kind else [*KINDS, *PRESET_GROUPS]) for entry in entries_of(one, pattern)]
+    if as_json:
+        say_json(entries)
+    elif kind == "pretrained" and not entries:
+        say("no pretrained models are recorded\n\n  A record is a file conf/pretrained/NAME.yaml that names a bundle; `zoo train` writes a bundle at the end of each run,")
+        say("  and `zoo predict` and init= take its folder just as well as a name.")
+    elif not entries:
+        raise ZooError(f"nothing{f' of kind {kind}' if kind else ''} is named {pattern!r}\n  way out: `zoo list{f' {kind}' if kind else ''}` shows all")
+    else:
+        _say_entries(entries, of_one_kind=kind is not None)
+    return DONE
+
+
+def find_kind(word: str, *, optional: bool) -> str | None:
+    """A kind by its name, its plural or its config group."""
+    names = {kind: kind for kind in (*KINDS, *PRESET_GROUPS)}
+    names |= {f"{kind}s": kind for kind in names} | {registry.group: registry.kind for registry in KINDS.values()}
+    if word in names:
+        return names[word]
+    if optional and (any(sign in word for sign in "*?[") or any(entries_of(kind, word) for kind in (*KINDS, *PRESET_GROUPS))):
+        return None
+    raise ZooError(f"there is no kind of component named {word!r}; {did_you_mean(word, (*KINDS, *PRESET_GROUPS))}")
+
+
+def kinds() -> list[dict[str, Any]]:
+    """Every kind with its counts."""
+    rows = [{"kind": kind, "group": registry.group, "components": len(registry.names()), "presets": len(presets(registry.group))} for kind, registry in KINDS.items()]
+    return rows + [{"kind": kind, "group": group, "components": 0, "presets": len(presets(group))} for kind, group in PRESET_GROUPS.items()]
+
+
+def entries_of(kind: str, pattern: str) -> list[dict[str, Any]]:
+    """Components and presets of a kind whose names match."""
+    registry = KINDS.get(kind)
+    group = registry.group if registry else PRESET_GROUPS[kind]
+    entries = [
+        {"name": name, "kind": kind, "type": "component", "choose": f"{group}={name}", "summary": registry.schema(name).summary, "origin": registry.schema(name).origin}
+        for name in (registry.names(pattern) if registry else [])
+    ]
+    for name, preset in presets(group).items():
+        if fnmatchcase(name, pattern):
+            base = base_component(preset)
+            choose = f"init={name}" if kind == "pretrained" else f"{group}={name}"
+            entries.append({"name": name, "kind": kind, "type": "preset", "choose": choose, "summary": summary_of(preset, base), "origin": str(preset.file), "base": base})
+    return sorted(entries, key=lambda entry: (entry["name"], entry["type"]))
+
+
+def summary_of(preset: Preset, base: str | None) -> str:
+    """The header's first sentence, or the options that the preset sets."""
+    if preset.header:
+        return first_sentence(preset.header.split("\n\n")[0])
+    values = [f"{key}={value}" for key, value in preset.tree.items() if key != "defaults" and not isinstance(value, dict)]
+    return f"{base or ', '.join(preset.bases) or preset.name}{' with ' if values else ''}{', '.join(values)}"
+
+
+def _say_kinds(rows: list[dict[str, Any]]) -> None:
+    say(table([[row["kind"], row["components"] or "", row["presets"] or "", f"{row['group']}=NAME" if row["kind"] != "pretrained" else "init=NAME"] for row in rows], ["kind", "components", "presets", "choose with"]))
+    for plugin, reason in plugin_errors.items():
+        say(f"\nthe plugin {plugin} could not be imported: {reason}")
+    say("\n`zoo list KIND` names them, `zoo show NAME` explains one.")
+
+
+def _say_entries(entries: list[dict[str, Any]], *, of_one_kind: bool) -> None:
+    heads = ["name", *([] if of_one_kind else ["kind"]), "what it is"]
+    rows = []
+    for entry in entries:
+        what = f"preset of {entry['base']}: {entry['summary']}" if entry.get("base") else entry["summary"]
+        rows.append([entry["name"], *([] if of_one_kind else [entry["kind"]]), what])
+    say(table(rows, heads))
+    say(f"\n`zoo show {entries[0]['name']}` explains one; choose it with {entries[0]['choose']}")
