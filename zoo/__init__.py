@@ -9,8 +9,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.registry import registry
-
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
     from zoo.model import Model
@@ -25,6 +23,8 @@ def list(kind: str, pattern: str = "*") -> Any:
     Raises:
         RegistryError: for an unknown kind.
     """
+    from zoo.registry import registry
+
     return registry(kind).names(pattern)
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 FAKE_ROWS = 2
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def check(config: RunConfig) -> Report:
     prediction = run_forward(config, model, batch)
     losses = run_loss(config, model, batch, prediction)
     metrics = run_metrics(config, model, fake_batch(spec, FAKE_ROWS), prediction)
-    check_monitor(config, losses, metrics)
+    check_monitor(config, model, losses, metrics)
     return Report(config, dataset, spec, model, batch, {name: tuple(value.shape) for name, value in prediction.items()}, losses, metrics)
 
 
@@ -122,8 +121,10 @@ def check_monitor_mode(config: RunConfig) -> None:
             "trainer.monitor=validation/NAME",
             "trainer.monitor_mode=null for the head's own",
         )
-    if (name := config.trainer.monitor) is not None and name.split("/")[0] not in SPLITS:
-        raise ConfigError("trainer.monitor", f"{name!r} does not say of which split it is", f"trainer.monitor=validation/{name.rpartition('/')[2]}", "trainer.monitor=null for the head's own")
+    if (name := config.trainer.monitor) is not None and not name.startswith("validation/"):
+        raise ConfigError(
+            "trainer.monitor", f"{name!r} is not measured on the validation split, which is what decides", f"trainer.monitor=validation/{name.rpartition('/')[2]}", "trainer.monitor=null for the head's own"
+        )
 
 
 # --- on the meta device -----------------------------------------------------------------------------------------------------------
@@ -238,16 +239,16 @@ def run_metrics(config: RunConfig, model: "Model", batch: "Batch", prediction: "
     return tuple(_stage("model.head", config.head, metrics.compute))
 
 
-def check_monitor(config: RunConfig, losses: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+def check_monitor(config: RunConfig, model: "Model", losses: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     name = config.trainer.monitor
     if name is None:
         return
-    split = name.split("/")[0]
-    known = [f"{split}/{metric}" for metric in ("loss", *(f"loss_{term}" for term in losses if len(losses) > 1), *metrics)]
+    head: Any = model.head
+    known = [f"validation/{metric}" for metric in ("loss", *(f"loss_{term}" for term in losses if len(losses) > 1), *metrics)]
     if name not in known:
         raise ConfigError("trainer.monitor", f"head {config.head['name']!r} measures no {name!r}", did_you_mean(name, known), "trainer.monitor=null for the head's own")
-    if split == "train":
-        raise ConfigError("trainer.monitor", f"{name!r} is measured on training batches, which cannot say which checkpoint is best", f"trainer.monitor=validation/{name.partition('/')[2]}")
+    if config.trainer.monitor_mode is None and name != f"validation/{head.monitor[0]}":
+        raise ConfigError("trainer.monitor", f"{name!r}: whether more or less of it is better is not known", "trainer.monitor_mode=max", "trainer.monitor_mode=min")
 
 
 def _stage(path: str, node: dict[str, Any], action: Callable[[], R]) -> R:

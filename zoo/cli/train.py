@@ -140,6 +140,9 @@ def prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -
 
 def _prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
     if config.run.resume:
+        from zoo.training.resume import accept_resume
+
+        accept_resume(config, Path(config.run.resume))
         return Path(config.run.resume)
     run_dir = new_run_dir(config, run_dir)
     config.save(run_dir / "config.yaml")
