@@ -19,7 +19,7 @@ from zoo.errors import CheckpointError, ZooError
 from zoo.hub.files import check_folder, published, read_plain_json, read_plain_yaml, to_yaml
 from zoo.registry import DECODERS, ENCODERS, HEADS, TOKENIZERS, Registry
 from zoo.settings import ModelSettings
-from zoo.specs import DataSpec
+from zoo.specs import DataSpec, InputSpec
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,16 @@ class Bundle:
     @property
     def name(self) -> str:
         return str(self.config.get("name") or self.path.name)
+
+    @property
+    def input(self) -> InputSpec:
+        """What the model takes."""
+        model = self.config["model"]
+        takes = {name for wired in ENCODERS.schema(model["encoder"]["name"]).wired for name in wired.specs}
+        fitting = [spec for spec in self.spec.inputs if model.get("input") in (None, spec.name) and any(base.__name__ in takes for base in type(spec).__mro__)]
+        if len(fitting) != 1:
+            raise CheckpointError(f"{self.path / CONFIG}: the encoder takes {' or '.join(sorted(takes))}, of which the data has {len(fitting)}")
+        return fitting[0]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def plot_run(run_dir: Path, *, tables: Mapping[str, Any] | None = None, title: s
     for name, points in series.items():
         if "/" in name and not name.endswith("/loss") and name.split("/", 1)[0] in COLOURS:
             metrics.setdefault(name.split("/", 1)[1], {})[name] = points
+    metrics = {name: lines for name, lines in metrics.items() if any(not line.startswith("train/") for line in lines)}  # not rates and norms
     if metrics:
         written.append(_save(_curves(metrics, f"{title}: metrics" if title else ""), folder / "metrics.png"))
     for name, table in (tables or {}).items():
@@ -101,9 +102,8 @@ def _panel(axes: "Axes", name: str, lines: Mapping[str, Series]) -> None:
         split = line.split("/", 1)[0] if "/" in line else "other"
         colour, label = COLOURS.get(split, COLOURS["other"]), split if "/" in line else line
         if split != "train":
-            best = max(values) if values[-1] >= values[0] else min(values)
             marker = "o" if len(values) <= 40 else None
-            axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=f"{label} (best {best:.4g})" if split == "validation" else label)
+            axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=f"{label} (last {values[-1]:.4g})")
         elif len(values) >= SMOOTH_FROM:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(steps, running_mean(values, max(5, len(values) // 25)), color=colour, linewidth=1.8, label=f"{label} (running mean)")

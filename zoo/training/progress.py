@@ -54,6 +54,8 @@ class ProgressDisplay:
         if self._bar is not None:
             if evaluation:
                 self.note(self._line(row))
+            if evaluation or now >= self._next:
+                self._refresh()
             return
         if evaluation or now >= self._next_line:
             self._next_line = now + LINE_SECONDS
@@ -110,7 +112,7 @@ class ProgressDisplay:
 
     def _line(self, row: Mapping[str, Any]) -> str:
         width = len(str(self.total))
-        figures = "  ".join(f"{name} {_short(value)}" for name, value in row.items() if name not in ("step", "time"))
+        figures = "  ".join(f"{name} {_short(value)}" for name, value in row.items() if "/" in name or name == "lr")
         if self._bar is not None:
             return f"step {row['step']:>{width}}  {figures}"
         rate = self.rate()

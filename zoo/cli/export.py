@@ -1,0 +1,56 @@
+"""``zoo export``: a bundle from any checkpoint of a run."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from zoo.cli.output import DONE, note, only_json, say, say_json
+from zoo.errors import ZooError
+
+HELP = """usage: zoo export RUN --to FOLDER [--checkpoint best|last|STEP]
+
+Writes a bundle: config, weights (safetensors), processor, figures and a model card; nothing else is needed to use the model.
+
+  zoo export runs/digits/20260101-120000 --to my_model
+  zoo export RUN --to early --checkpoint 200
+
+options
+  --to FOLDER          where the bundle will be; an older bundle there is replaced
+  --checkpoint WHICH   best (by the run's own measure), last, or a step's number
+  --json --import X --debug as for every command; keys: run, bundle, step, metrics, parameters"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"zoo export: {message}\n  way out: zoo export RUN --to FOLDER; see `zoo export --help`")
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = _Parser(prog="zoo export", add_help=False, allow_abbrev=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--to")
+    parser.add_argument("--checkpoint", default="best")
+    parser.add_argument("run", nargs="?")
+    options = parser.parse_intermixed_args(list(arguments))
+    if options.help:
+        say(HELP)
+        return DONE
+    if options.run is None:
+        parser.error("which run?")
+    if options.to is None:
+        parser.error("where to? --to FOLDER is needed")
+    run_dir = Path(options.run).expanduser()
+    if not run_dir.is_dir():
+        raise ZooError(f"{run_dir}: there is no such run")
+    with only_json(options.json):
+        from zoo.hub.export import export_run
+
+        exported = export_run(run_dir, Path(options.to).expanduser(), checkpoint=options.checkpoint)
+    if options.json:
+        say_json({"run": str(run_dir), "bundle": str(exported.folder), "step": exported.step, "metrics": exported.metrics, "parameters": exported.parameters})
+        return DONE
+    say(str(exported.folder))
+    note(f"written from step {exported.step}, {exported.parameters:,} parameters; use it: zoo predict {exported.folder} ...")
+    return DONE

@@ -1,0 +1,135 @@
+"""``zoo predict``: answers for files, texts, rows and identifiers."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from zoo.cli.output import DONE, USERS, only_json, say, say_json, table
+from zoo.errors import ZooError
+
+HELP = """usage: zoo predict BUNDLE [FILE | FOLDER | WILDCARD | -] ... [options]
+
+Answers of a finished model. BUNDLE is a bundle, a run's directory, or the name of a pretrained model.
+
+  zoo predict BUNDLE picture.png holidays/ 'more/*.jpg'
+  zoo predict BUNDLE --text "what a day" --text "oh no"        or text files (one answer each), or - (one a line of standard input)
+  zoo predict BUNDLE sound.wav
+  zoo predict BUNDLE rows.csv                                  or .tsv, .jsonl, .json: one answer a row; or --row '{"age": 3}'
+  zoo predict BUNDLE --user 196                                or --items 50,181,258: what comes next after these
+
+options
+  --top K          labels or items of each answer (5)
+  --batch-size N   inputs that go through the model together (32); changes no answer
+  --device D       auto, cpu, cuda ...
+  --json --import X --debug as for every command: a list with one object per input
+
+Exit code 0 when every input was answered, 2 when one could not be used: its reason stands in its place."""
+
+WIDTH = 60
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"zoo predict: {message}\n  way out: zoo predict BUNDLE FILE ...; see `zoo predict --help`")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="zoo predict", add_help=False, allow_abbrev=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--text", action="append", default=[])
+    parser.add_argument("--row", action="append", default=[])
+    parser.add_argument("--user", action="append", default=[])
+    parser.add_argument("--items", action="append", default=[])
+    parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("bundle", nargs="?")
+    parser.add_argument("files", nargs="*")
+    return parser.parse_intermixed_args(list(arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    if options.help:
+        say(HELP)
+        return DONE
+    if options.bundle is None:
+        raise ZooError("zoo predict: which model?\n  way out: zoo predict BUNDLE FILE ...; a run's directory is a bundle too")
+    from zoo.hub.bundle import open_bundle
+    from zoo.hub.resolve import resolve
+
+    folder = resolve(options.bundle)
+    bundle = open_bundle(folder)  # what is wrong with it is told before torch is imported
+    kind = bundle.input.kind
+    given = gather(options, kind)
+    with only_json(options.json):
+        from zoo.inference.predictor import Predictor
+
+        predictor = Predictor.load(folder, device=options.device)
+        answers = predictor.predict(given, batch_size=options.batch_size, top_k=options.top)
+    if options.json:
+        say_json(answers)
+    else:
+        say(render(answers))
+    return USERS if any("error" in answer for answer in answers) else DONE
+
+
+def gather(options: argparse.Namespace, kind: str) -> list[Any]:
+    """What was given on the command line, as ``Predictor.predict`` takes it.
+
+    Raises:
+        ZooError: for nothing at all, and for options that belong to models of another kind.
+    """
+    from zoo.inference.inputs import example, files
+
+    for flag, kinds in (("text", ("text",)), ("row", ("table",)), ("user", ("history",)), ("items", ("history",))):
+        if getattr(options, flag) and kind not in kinds:
+            raise ZooError(f"--{flag}: this model takes {kind}, not {' or '.join(kinds)}\n  way out: zoo predict {options.bundle} {example(kind)}")
+    given: list[Any] = [*options.text, *(_row(text) for text in options.row), *({"user": user} for user in options.user)]
+    given += [{"items": [item.strip() for item in items.split(",") if item.strip()]} for items in options.items]
+    if "-" in options.files:
+        if kind not in ("text", "history"):
+            raise ZooError(f"-: standard input is read as text, one a line; this model takes {kind}")
+        lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        given += lines if kind == "text" else [{"user": line.strip()} for line in lines]
+    given += files([word for word in options.files if word != "-"], kind)
+    if not given:
+        raise ZooError(f"zoo predict: nothing to answer for\n  way out: zoo predict {options.bundle} {example(kind)}")
+    return given
+
+
+def _row(text: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise ZooError(f"--row {text!r}: not JSON: {error}\n  way out: --row '{{\"column\": 1.5}}'") from error
+    if not isinstance(row, dict):
+        raise ZooError(f"--row {text!r}: a row is an object with column names")
+    return row
+
+
+def render(answers: Sequence[dict[str, Any]]) -> str:
+    """One line an answer: the input, the answer, and what else was likely."""
+    return table([[_clip(_plain(answer["input"])), *_cells(answer)] for answer in answers], ("input", "answer", "", "also"))
+
+
+def _cells(answer: dict[str, Any]) -> list[str]:
+    if "error" in answer:
+        return ["error", "", " ".join(str(answer["error"]).split("\n")[0].split())]
+    return ["", "", _plain({key: value for key, value in answer.items() if key != "input"})]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_plain(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _clip(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= WIDTH else f"{flat[: WIDTH - 1]}…"

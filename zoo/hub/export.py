@@ -1,0 +1,108 @@
+"""A bundle from any checkpoint of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.config import RunConfig
+from zoo.errors import CheckpointError, ZooError
+from zoo.hub.bundle import CONFIG, write_bundle
+from zoo.training.logging import LOG_FILE, as_number, read_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.data.processor import Processor
+    from zoo.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and from which step."""
+
+    folder: Path
+    step: int
+    metrics: dict[str, float]
+    parameters: int
+
+
+def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported:
+    """Write a bundle from a checkpoint.
+
+    Args:
+        run_dir: of the run.
+        to: the bundle's folder; an older bundle there is replaced, anything else is left alone.
+        checkpoint: best, last, or a step's number.
+
+    Raises:
+        CheckpointError: where the run has no such checkpoint, or it is damaged.
+    """
+    import torch
+
+    from zoo.build import build_model
+    from zoo.training.tensors import load_strictly
+
+    if to.exists() and not (to / CONFIG).is_file() and (not to.is_dir() or any(to.iterdir())):
+        raise ZooError(f"{to}: exists and is no bundle; nothing was written\n  way out: another folder for --to")
+    if not (run_dir / "config.yaml").is_file():
+        raise CheckpointError(f"{run_dir}: is no run's directory (it has no config.yaml)")
+    config = RunConfig.load(run_dir / "config.yaml")
+    found = find_checkpoint(run_dir, checkpoint)
+    processor, notes = _processor(run_dir, config)
+    model = build_model(config, processor.spec)
+    load_strictly(model.state_dict(), published_weights(found), str(found.folder))
+    metrics = metrics_at(run_dir, found.step)
+    write_bundle(to, config=config, processor=processor, model=model.to(torch.device("cpu")), metrics=metrics, notes=notes | {"checkpoint": f"step {found.step}"})
+    return Exported(to, found.step, metrics, model.num_parameters())
+
+
+def find_checkpoint(run_dir: Path, which: str) -> "Checkpoint":
+    """The best, the last, or the one of a step.
+
+    Raises:
+        CheckpointError: with the steps that there are.
+    """
+    from zoo.training.checkpoint import newest_checkpoint, open_checkpoint, step_folders
+
+    folder = run_dir / "checkpoints"
+    folders = step_folders(folder)
+    if not folders:
+        raise CheckpointError(f"{run_dir}: has no checkpoint yet\n  way out: zoo train resume={run_dir}")
+    steps = ", ".join(map(str, folders))
+    if which.isdigit():
+        if int(which) not in folders:
+            raise CheckpointError(f"{run_dir}: no checkpoint of step {which}; there are {steps} (trainer.keep_last and trainer.checkpoint_every decide)")
+        return open_checkpoint(folders[int(which)])
+    if which not in ("best", "last"):
+        raise CheckpointError(f"--checkpoint {which}: best, last, or one of {steps}")
+    newest, problems = newest_checkpoint(folder)
+    if newest is None:
+        raise CheckpointError(f"{run_dir}: no checkpoint is complete\n" + "\n".join(f"  {problem}" for problem in problems))
+    best = newest.state["progress"]["best"]
+    return newest if which == "last" or best is None or best["step"] not in folders else open_checkpoint(folders[best["step"]])
+
+
+def published_weights(checkpoint: "Checkpoint") -> "dict[str, Tensor]":
+    """The averaged weights where the run kept them, as its evaluations did."""
+    weights = checkpoint.tensors("model")
+    return weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights
+
+
+def metrics_at(run_dir: Path, step: int) -> dict[str, float]:
+    """What was measured after that step."""
+    rows = [row for row in read_rows(run_dir / LOG_FILE) if row["step"] == step]
+    merged: Mapping[str, Any] = {name: as_number(value) for row in rows for name, value in row.items()}
+    return {name: float(value) for name, value in merged.items() if name.startswith(("validation/", "test/"))}
+
+
+def _processor(run_dir: Path, config: RunConfig) -> "tuple[Processor, dict[str, str]]":
+    """The run's own, where it left it; else from the data again."""
+    from zoo.build import build_dataset
+    from zoo.data.processor import Processor
+
+    for folder in (run_dir / "processor", run_dir / "bundle" / "processor"):
+        if (folder / "processor.json").is_file():
+            return Processor.load(folder), {}
+    opened = build_dataset(config).open()
+    return Processor.of(opened), dict(opened.notes)

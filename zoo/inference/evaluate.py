@@ -1,0 +1,122 @@
+"""Figures of a finished model on a split of its data: the evaluation at the end of training, once more."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.config import RunConfig
+from zoo.data.base import OpenData, Split
+from zoo.errors import ConfigError, DataError, did_you_mean
+from zoo.hub.bundle import LoadedBundle, load_bundle
+from zoo.training.evaluator import Evaluation
+
+OVERRIDABLE = ("data.", "trainer.precision", "trainer.device")
+
+
+@dataclass(frozen=True)
+class RowByRow:
+    """A split whose samples are read one at a time, by their raw labels: for data whose own numbering of classes is another than the model's."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def read(self, index: int) -> Mapping[str, Any]:
+        return self.split.read(index)
+
+    def describe(self, index: int) -> str:
+        return self.split.describe(index)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and what it was of."""
+
+    loaded: LoadedBundle
+    evaluation: Evaluation
+    seconds: float
+
+
+def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequence[str] = (), device: str | None = None) -> Measured:
+    """Open the data that a bundle was trained on, or what the overrides make of it, and measure the model on one split.
+
+    The bundle's own codecs prepare the samples, so that labels, vocabularies and normalisation are those of its training.
+
+    Args:
+        path: a bundle or a run's directory.
+        split: of the data.
+        overrides: ``data.root=...`` and the like.
+        device: None takes the run's own.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: what the user has to mend.
+    """
+    from zoo.build import build_dataset
+    from zoo.data.loader import Loader
+    from zoo.parallel.collectives import Group
+    from zoo.parallel.device import choose_device
+    from zoo.training.evaluator import Evaluator
+
+    began = time.perf_counter()
+    loaded = load_bundle(path)
+    config = override(loaded.bundle.config, overrides)
+    chosen = choose_device(device or config.trainer.device)
+    loaded.model.to(chosen)
+    opened = build_dataset(config).open()
+    data = with_codecs_of(loaded, opened)
+    if split not in data.splits:
+        raise DataError(f"{config.data['name']} has no split {split!r}; {did_you_mean(split, data.splits)}")
+    settings = config.loader
+    loader = Loader(
+        data=data, split=split, settings=settings, augment={}, seed=config.run.seed, training=False, batch_size=settings.eval_batch_size or 2 * settings.batch_size
+    )
+    evaluator = Evaluator(loader=loader, split=split, group=Group(), device=chosen, precision=config.trainer.precision)
+    return Measured(loaded, evaluator.evaluate(loaded.model), time.perf_counter() - began)
+
+
+def with_codecs_of(loaded: LoadedBundle, opened: OpenData) -> OpenData:
+    """The data's samples, prepared by the bundle's codecs.
+
+    Raises:
+        DataError: where the data lacks an input or target of the model.
+    """
+    processor = loaded.processor
+    for group, ours, theirs in (("input", processor.inputs, opened.inputs), ("target", processor.targets, opened.targets)):
+        if absent := sorted(set(ours) - set(theirs)):
+            raise DataError(f"the data has no {group} {absent[0]!r}, which the model was trained with; it has {', '.join(theirs) or 'none'}")
+    same = processor.spec == opened.spec
+    return OpenData(processor.inputs, processor.targets, dict(opened.splits) if same else {name: RowByRow(split) for name, split in opened.splits.items()}, opened.notes)
+
+
+def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """A bundle's config with other values for what an evaluation may change.
+
+    Raises:
+        ConfigError: for a word that is no override, a key that decides the model, or a value that does not fit.
+    """
+    changed: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(tree)))
+    origins = {}
+    for word in overrides:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise ConfigError("", f"{word!r} is no override", "zoo eval RUN --split test data.root=FOLDER")
+        if not key.startswith(OVERRIDABLE):
+            raise ConfigError(key, "cannot change on a finished model", f"what can: {', '.join(f'{name}*' if name.endswith('.') else name for name in OVERRIDABLE)}")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(key, f"{value!r} is no value: {' '.join(str(error).split())}") from error
+        *parents, leaf = key.split(".")
+        node: Any = changed
+        for parent in parents:
+            node = node.get(parent)
+            if not isinstance(node, dict):
+                raise ConfigError(key, f"there is no {parent!r} to change")
+        node[leaf] = parsed
+        origins[key] = f"the override {word}"
+    return RunConfig.from_dict(changed, lambda path: origins.get(path, "the bundle's config.yaml"))
