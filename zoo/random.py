@@ -10,6 +10,7 @@ Letters: B samples.
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from math import prod
 
 import torch
@@ -65,7 +66,12 @@ class SampleRandom:
     """
 
     def __init__(self, seed: int, round: int, ids: Tensor) -> None:
-        self.keys = mix_tensor(ids.to(torch.int64) ^ _signed(key(seed, round)))  # B
+        self.seed, self.round, self.ids = seed, round, ids
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """B int64. Made when first asked for: a model without randomness pays nothing for having been offered some."""
+        return mix_tensor(self.ids.to(torch.int64) ^ _signed(key(self.seed, self.round)))
 
     def words(self, purpose: str, count: int) -> Tensor:
         """B count int64: every bit is random."""

@@ -1,1 +1,1 @@
-"""Parameter groups, optimizers, schedules."""
+"""Parameter groups, optimizers and schedules."""

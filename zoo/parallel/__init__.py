@@ -1,1 +1,1 @@
-"""Several processes: launch, collectives, seeding."""
+"""Processes, devices and collectives. Models know nothing of what is here."""

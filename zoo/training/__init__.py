@@ -1,1 +1,1 @@
-"""The trainer and what belongs to a run."""
+"""One trainer for every model: steps, evaluation, checkpoints, logs."""

@@ -1,0 +1,154 @@
+"""Synthetic data and a tiny model for tests of the trainer: sequences of unequal lengths, a class and a label for every position.
+
+Not registered, in no config; the loader below follows ``zoo.data.loader.Loader`` so that tests of the trainer need no codecs.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.model import Model
+from zoo.random import SampleRandom, current, key
+from zoo.specs import FeatureSpec, Layout
+from zoo.structs import Batch, Features, LossTerm, Values
+
+WORDS, CLASSES = 11, 4
+
+
+class Encoder(nn.Module):
+    """Embeds, mixes along the sequence, drops out by sample."""
+
+    output_spec = FeatureSpec(dim=8, layout=Layout.SEQUENCE, pooled=True)
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.table = nn.Embedding(WORDS, 8)
+        self.mix = nn.GRU(8, 8, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+        self.dropout = dropout
+
+    def forward(self, values: Tensor, mask: Tensor) -> Features:
+        x = self.table(values)
+        if self.dropout and self.training:
+            random = current()
+            assert random is not None
+            # Drawn for a fixed length, so that the padding of the batch has no say.
+            keep = random.uniform("drop", 16, 8)[:, : x.shape[1]] >= self.dropout
+            x = x * keep / (1 - self.dropout)
+        x = self.norm(self.mix(x)[0]) * mask[..., None]
+        return Features(tokens=x, mask=mask, pooled=x.sum(1) / mask.sum(1, keepdim=True))
+
+
+class Nothing(nn.Module):
+    output_spec = Encoder.output_spec
+
+    def forward(self, features: Features) -> Features:
+        return features
+
+
+class Figures:
+    def __init__(self) -> None:
+        self.state = torch.zeros(2, dtype=torch.float64)
+
+    def update(self, prediction: dict[str, Tensor], targets: dict[str, Tensor], valid: Tensor) -> None:
+        right = (prediction["logits"].argmax(1) == targets["label"]) & valid
+        self.state += torch.stack([right.sum(), valid.sum()])
+
+    def merge(self) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.state)
+
+    def compute(self) -> dict[str, float]:
+        return {"accuracy": float(self.state[0] / self.state[1]), "samples": float(self.state[1])}
+
+    def tables(self) -> dict[str, Any]:
+        return {}
+
+
+class Head(nn.Module):
+    """Two loss terms with counts of their own: one a row, one a real position (so that unequal lengths matter)."""
+
+    monitor = ("accuracy", "max")
+    protocol = "accuracy over rows"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row, self.position = nn.Linear(8, CLASSES), nn.Linear(8, CLASSES)
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        assert features.pooled is not None
+        assert features.tokens is not None
+        return {"logits": self.row(features.pooled), "positions": self.position(features.tokens)}
+
+    def count(self, targets: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
+        return {"row": valid.sum(), "position": ((targets["next"] >= 0) & valid[:, None]).sum()}
+
+    def loss(self, prediction: dict[str, Tensor], targets: dict[str, Tensor], valid: Tensor) -> dict[str, LossTerm]:
+        counts = self.count(targets, valid)
+        label = targets["label"].masked_fill(~valid, -1)
+        following = targets["next"].masked_fill(~valid[:, None], -1)
+        row = F.cross_entropy(prediction["logits"], label, ignore_index=-1, reduction="sum")
+        position = F.cross_entropy(prediction["positions"].flatten(0, 1), following.flatten(), ignore_index=-1, reduction="sum")
+        return {"row": LossTerm(row, counts["row"]), "position": LossTerm(position, counts["position"])}
+
+    def metrics(self) -> Figures:
+        return Figures()
+
+
+def make_model(dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> Model:
+    torch.manual_seed(7)
+    return Model(encoder=Encoder(dropout), decoder=Nothing(), head=Head(), input="words").to(dtype)
+
+
+class TinyLoader:
+    """``Loader`` over ``size`` made-up samples. Each sample depends on its id alone, its batch only in how far it is padded."""
+
+    def __init__(
+        self, *, size: int = 37, batch_size: int = 8, seed: int = 0, rank: int = 0, world: int = 1, micro_batches: int = 1, training: bool = True
+    ) -> None:
+        self.size, self.batch_size, self.seed, self.training = size, batch_size, seed, training
+        self.rank, self.world, self.micro_batches = rank, world, micro_batches
+        self.state = {"epoch": 0, "batch": 0}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.size / self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        return dict(self.state)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.state = dict(state)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        epoch, last = self.state["epoch"], self.steps_per_epoch - 1
+        generator = torch.Generator().manual_seed(key(self.seed, epoch) >> 1)
+        order = torch.randperm(self.size, generator=generator) if self.training else torch.arange(self.size)
+        for place in range(self.state["batch"], last + 1):
+            rows = order[place * self.batch_size : (place + 1) * self.batch_size]
+            parts = self.world * self.micro_batches
+            bounds = [len(rows) * part // parts for part in range(parts + 1)]
+            mine = range(self.rank * self.micro_batches, (self.rank + 1) * self.micro_batches)
+            self.state = {"epoch": epoch, "batch": place + 1} if place < last else {"epoch": epoch + 1, "batch": 0}
+            yield [self.part(rows[bounds[part] : bounds[part + 1]], rows[:1]) for part in mine]
+
+    def part(self, rows: Tensor, spare: Tensor) -> Batch:
+        batch = make_batch(rows if len(rows) else spare)
+        return batch if len(rows) else replace(batch, valid=torch.zeros_like(batch.valid))
+
+
+def make_batch(ids: Tensor) -> Batch:
+    random = SampleRandom(0, 0, ids)
+    lengths = 2 + random.integers("length", 12, 1)[:, 0]
+    longest = int(lengths.max())
+    mask = torch.arange(longest) < lengths[:, None]
+    words = torch.where(mask, 1 + random.integers("words", WORDS - 1, 16)[:, :longest], 0)
+    label = (words.sum(1) % CLASSES).long()
+    following = torch.where(mask, words % CLASSES, -1)
+    following[:, 0] = -1
+    return Batch({"words": Values(words, mask)}, {"label": label, "next": following}, ids=ids, valid=torch.ones(len(ids), dtype=torch.bool))

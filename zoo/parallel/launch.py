@@ -1,0 +1,112 @@
+"""Processes that train together: started by torch's elastic launcher, or found already started by torchrun.
+
+``zoo train parallel.processes=2`` starts two ranks with ``zoo.parallel.worker``; ``torchrun --nproc-per-node=2 -m zoo.cli.main train ...`` works as well: rank 0
+makes the run's directory and tells the others.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from zoo.errors import ZooError
+
+GRACE = 10
+"""Seconds that ranks have to save and leave after a signal, or to say their last words after another rank's failure."""
+
+
+def local_place() -> tuple[int, int, int]:
+    """Rank, rank on this machine, processes on this machine, as the launcher says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
+    """The process group, where a launcher has started several processes.
+
+    Args:
+        device: decides how they speak: gloo between CPUs, else the accelerator's own.
+        timeout: seconds after which a collective that does not answer raises.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if not distributed.is_initialized():
+        join(device, timeout)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        # After a failure the others may be waiting in a collective: leaving at once closes the connection, which wakes them up.
+        if not failed:
+            distributed.destroy_process_group()
+
+
+def join(device: torch.device, timeout: int) -> None:
+    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{distributed.get_default_backend_for_device(device)}"
+    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout), device_id=device if device.type == "cuda" else None)
+
+
+def shared_run_dir(make: Callable[[], Path]) -> Path:
+    """Under torchrun: rank 0 makes the run's directory, every rank gets it; what rank 0 raises, every rank raises."""
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    answer: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
+        try:
+            answer[0] = str(make())
+        except ZooError as error:
+            answer[1] = str(error)
+    distributed.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise ZooError(answer[1])
+    return Path(answer[0])
+
+
+def launch(run_dir: Path, processes: int) -> dict[str, Any]:
+    """Run the job in ``run_dir`` with several processes on this machine, and give its result.
+
+    Raises:
+        ZooError: when a rank failed by the user's mistake; it has said why on standard error.
+        RuntimeError: when a rank failed otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    result = run_dir / "result.json"
+    result.unlink(missing_ok=True)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        monitor_interval=0.1,
+        shutdown_timeout=GRACE,
+        run_id=run_dir.name,
+    )
+    quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))}
+    os.environ.update({name: value for name, value in quiet.items() if name not in os.environ})
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", "zoo.parallel.worker", str(run_dir))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode == 2:
+            raise ZooError(f"rank {rank} could not go on; its message is above") from None
+        raise RuntimeError(f"rank {rank} failed (exit code {failure.exitcode}); its message is above") from None
+    except SignalException as error:
+        if not result.is_file():
+            raise RuntimeError(f"ended by {error.sigval.name} before the ranks could save; go on with: zoo train resume={run_dir}") from None
+    loaded: dict[str, Any] = json.loads(result.read_text())
+    return loaded

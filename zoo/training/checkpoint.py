@@ -1,0 +1,213 @@
+"""Checkpoints: directories of safetensors and JSON that are there completely or not at all.
+
+    checkpoints/step_00000120/   model.safetensors  optimizer.safetensors  ema.safetensors  state.json  complete.json
+
+The state is copied aside, which is all that a training step waits for, and written by a thread into a hidden directory: every file is
+forced to disk, then ``complete.json`` with the size and sha256 of each, then the directory gets its name. A directory without that marker,
+or that does not match it, is not used. No pickle is written or read.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import __version__
+from zoo.errors import CheckpointError
+from zoo.training.tensors import read_tensors, write_tensors
+
+FORMAT = 1
+MARKER = "complete.json"
+STATE = "state.json"
+STEP = re.compile(r"step_(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files have been verified."""
+
+    folder: Path
+    step: int
+    files: frozenset[str]
+    state: dict[str, Any] = field(repr=False)
+
+    def has(self, part: str) -> bool:
+        return f"{part}.safetensors" in self.files
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """``model``, ``optimizer`` or ``ema``."""
+        return read_tensors(self.folder / f"{part}.safetensors")
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Verify every byte against the marker.
+
+    Raises:
+        CheckpointError: with the file that is missing, cut short or changed.
+    """
+    if not (folder / MARKER).is_file():
+        raise CheckpointError(f"{folder}: not complete (it has no {MARKER})")
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        files = {name: (entry["size"], entry["sha256"]) for name, entry in marker["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / MARKER}: damaged ({error})") from error
+    if marker.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: format {marker.get('format')}, this zoo reads {FORMAT}")
+    for name, (size, sha256) in files.items():
+        path = folder / name
+        if "/" in name or name.startswith(".") or not path.is_file():
+            raise CheckpointError(f"{path}: missing")
+        if path.stat().st_size != size:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, {size} were written")
+        if file_digest(path) != sha256:
+            raise CheckpointError(f"{path}: its contents have changed since it was written")
+    if STATE not in files:
+        raise CheckpointError(f"{folder}: its marker lists no {STATE}")
+    return Checkpoint(folder, int(marker["step"]), frozenset(files), json.loads((folder / STATE).read_text()))
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def step_folders(folder: Path) -> dict[int, Path]:
+    """Directories with a checkpoint's name by step, oldest first."""
+    found = {int(match[1]): path for path in folder.glob("step_*") if (match := STEP.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest complete checkpoint, and a message for each newer one that is damaged."""
+    messages = []
+    for path in reversed(step_folders(folder).values()):
+        try:
+            checkpoint = open_checkpoint(path)
+        except CheckpointError as error:
+            messages.append(f"checkpoint {path.name} is damaged and not used: {error}")
+            continue
+        return checkpoint, [f"{message}; going on from {checkpoint.folder.name}" for message in messages]
+    return None, messages
+
+
+class Checkpointer:
+    """Writes checkpoints beside the training.
+
+    Args:
+        folder: ``checkpoints`` of the run.
+        keep_last: newest ones to keep; the best is kept besides.
+    """
+
+    def __init__(self, folder: Path, keep_last: int) -> None:
+        self.folder, self.keep_last = folder, keep_last
+        self._aside: dict[str, dict[str, Tensor]] = {}
+        self._writer: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written. Only before the run starts, by the rank that writes."""
+        for path in self.folder.glob(".*"):
+            if path.name.startswith((".new-", ".old-")):
+                shutil.rmtree(path)
+
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: int | None) -> None:
+        """Copy the state aside and return; raises what went wrong with the checkpoint before."""
+        self.wait()
+        self._aside = {part: self._copy(self._aside.get(part, {}), named) for part, named in tensors.items()}
+        text = json.dumps({**state, "versions": {"zoo": __version__, "torch": torch.__version__}}, indent=1)
+        # Not a daemon: an interpreter that ends waits for a checkpoint that has been begun.
+        self._writer = threading.Thread(target=self._write, args=(step, text, best), name=f"checkpoint-{step}")
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk.
+
+        Raises:
+            CheckpointError: it could not be written; those before it are intact.
+        """
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            kept = list(step_folders(self.folder).values())
+            raise CheckpointError(
+                f"{self.folder}: the checkpoint could not be written ({error})\n"
+                f"  the last complete one is {kept[-1].name if kept else 'none'}; make room, then go on with: zoo train resume={self.folder.parent}"
+            ) from error
+
+    @staticmethod
+    def _copy(aside: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Into the memory of the copy before where it fits: fresh memory costs several times the copy."""
+        copies = {}
+        for name, tensor in named.items():
+            before = aside.get(name)
+            if before is None or before.shape != tensor.shape or before.dtype != tensor.dtype:
+                before = torch.empty(tensor.shape, dtype=tensor.dtype)
+            copies[name] = before.copy_(tensor.detach())
+        return copies
+
+    def _write(self, step: int, state: str, best: int | None) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            target, fresh = self.folder / f"step_{step:08d}", self.folder / f".new-step_{step:08d}"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            try:
+                written = {f"{part}.safetensors": write_tensors(fresh / f"{part}.safetensors", named) for part, named in self._aside.items()}
+                written[STATE] = write_text(fresh / STATE, state)
+                files = {name: {"size": size, "sha256": sha256} for name, (size, sha256) in written.items()}
+                write_text(fresh / MARKER, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+                sync_folder(fresh)
+                if target.exists():  # a damaged one that the run went back behind
+                    discard(target)
+                fresh.rename(target)
+                sync_folder(self.folder)
+            except BaseException:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
+            self._retire(best)
+        except Exception as error:  # noqa: BLE001 - handed to the training thread, which raises it
+            self._error = error
+
+    def _retire(self, best: int | None) -> None:
+        folders = step_folders(self.folder)
+        for step in list(folders)[: -self.keep_last]:
+            if step != best:
+                discard(folders[step])
+
+
+def discard(folder: Path) -> None:
+    """Loses its name first, so that one that is half gone is never taken for a checkpoint."""
+    aside = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def write_text(path: Path, text: str) -> tuple[int, str]:
+    """Force a small file to disk; its size and sha256."""
+    data = text.encode()
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

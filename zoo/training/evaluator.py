@@ -1,0 +1,66 @@
+"""Figures of a split: each sample once, whatever the number of processes."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.loader import Loader
+from zoo.model import Model
+from zoo.parallel.collectives import Group
+from zoo.settings import Precision
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures by full name (``validation/accuracy``), and what is not one number (``confusion``)."""
+
+    figures: dict[str, float]
+    tables: dict[str, Any] = field(default_factory=dict)
+
+
+class Evaluator:
+    """Runs a model over one split.
+
+    Args:
+        loader: of the split, made with training=False.
+        split: prefix of the figures' names.
+        group: the ranks.
+        device: where the model is.
+        precision: as in training.
+    """
+
+    def __init__(self, *, loader: Loader, split: str, group: Group, device: torch.device, precision: Precision) -> None:
+        self.loader, self.split, self.group, self.device = loader, split, group, device
+        self.autocast: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if precision is Precision.BF16 else nullcontext()
+
+    @torch.no_grad()
+    def evaluate(self, model: Model) -> Evaluation:
+        """Metrics of the head, and each loss term as sum over count; ``loss`` is their sum."""
+        was_training = model.training
+        model.eval()
+        head: Any = model.head
+        metrics = head.metrics()
+        sums: dict[str, Tensor] = {}
+        self.loader.load_state_dict({"epoch": 0, "batch": 0})
+        for parts in self.loader:
+            for part in parts:
+                batch = part if self.device.type == "cpu" else part.to(self.device)
+                with self.autocast:
+                    prediction = model(batch.inputs)
+                    terms = head.loss(prediction, batch.targets, batch.valid)
+                for name, term in terms.items():
+                    # Double precision: the same figure whichever rank added which rows.
+                    pair = torch.stack([term.sum.detach().double().cpu(), term.count.detach().double().cpu()])
+                    sums[name] = sums[name] + pair if name in sums else pair
+                metrics.update(
+                    {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in prediction.items()}, batch.targets, batch.valid
+                )
+        model.train(was_training)
+        totals = self.group.sum_on(torch.stack(list(sums.values())), self.device).tolist()
+        losses = {name: total / count if count else 0.0 for name, (total, count) in zip(sums, totals, strict=True)}
+        metrics.merge()
+        figures = {"loss": sum(losses.values())} | ({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}) | metrics.compute()
+        return Evaluation({f"{self.split}/{name}": float(value) for name, value in figures.items()}, metrics.tables())

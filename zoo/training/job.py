@@ -1,0 +1,251 @@
+"""One run, as one process does it: data, model, training, test, bundle. What every rank runs."""
+
+import json
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.build import build_augment, build_callbacks, build_dataset, build_loggers, build_model, build_optimizer, build_schedule
+from zoo.config import RunConfig
+from zoo.data.base import OpenData
+from zoo.data.loader import Loader
+from zoo.data.processor import Processor
+from zoo.errors import ConfigError, did_you_mean
+from zoo.model import Model
+from zoo.parallel.collectives import Group, current_group
+from zoo.parallel.device import choose_device, limit_threads
+from zoo.parallel.launch import joined_group, local_place
+from zoo.parallel.seeding import seed_everything
+from zoo.settings import Mode
+from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint, step_folders
+from zoo.training.environment import environment, write_environment
+from zoo.training.evaluator import Evaluator
+from zoo.training.init import init_weights
+from zoo.training.logging import RunInfo, RunLog
+from zoo.training.plots import plot_run
+from zoo.training.progress import ProgressDisplay
+from zoo.training.report import closing, stopped
+from zoo.training.state import Ending, Monitor
+from zoo.training.trainer import Trainer, horizon_of
+
+
+def run_job(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Train, test and publish; goes on from the newest complete checkpoint in ``run_dir``, if there is one.
+
+    Args:
+        config: checked.
+        run_dir: exists and holds ``config.yaml``.
+
+    Returns:
+        What ``result.json`` holds: run, bundle, metrics, seconds, parameters, outcome.
+    """
+    _, local_rank, local_size = local_place()
+    limit_threads(config.parallel.threads, local_size)
+    device = choose_device(config.trainer.device, local_rank)
+    with joined_group(device, config.parallel.timeout):
+        return Job(config, run_dir, current_group(), device).run()
+
+
+class Job:
+    """The parts of a run, and their order.
+
+    Args:
+        config: checked.
+        run_dir: of the run.
+        group: the ranks.
+        device: of this one.
+    """
+
+    def __init__(self, config: RunConfig, run_dir: Path, group: Group, device: torch.device) -> None:
+        self.config, self.run_dir, self.group, self.device = config, run_dir, group, device
+        self.log: RunLog | None = None
+
+    def run(self) -> dict[str, Any]:
+        begun = time.perf_counter()
+        config, settings = self.config, self.config.trainer
+        checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last)
+        checkpoint = self._checkpoint(checkpointer)
+        data = build_dataset(config).open()
+        seed_everything(config.run.seed)
+        model = build_model(config, data.spec)
+        if checkpoint is None and config.run.init is not None:
+            report = init_weights(model, config.run.init, config.run.init_skip)
+            self.say(str(report))
+            if self.group.main:
+                report.save(self.run_dir / "init.json")
+        model.to(self.device)
+        train = self._loader(data, "train", training=True)
+        horizon = horizon_of(settings, train.steps_per_epoch)
+        evaluators = {split: self._evaluator(data, split) for split in ("validation", "test") if split in data.splits}
+        validation = evaluators.get("validation")
+        display = None
+        if self.group.main:
+            write_environment(self.run_dir, environment(config, self.group, self.device))
+            start = checkpoint.step if checkpoint else 0
+            display = ProgressDisplay(total_steps=horizon.total_steps, start_step=start, name=config.run.name)
+            loggers = build_loggers(config, RunInfo(run_dir=self.run_dir, name=config.run.name, config=config.to_dict()))
+            self.log = RunLog(self.run_dir, loggers=loggers, display=display)
+        outcome_word = "failed"
+        metrics: dict[str, float] = {}
+        try:
+            trainer = Trainer(
+                model=model,
+                optimizer=build_optimizer(config, model),
+                schedule=build_schedule(config, horizon),
+                horizon=horizon,
+                train=train,
+                evaluator=validation,
+                settings=settings,
+                seed=config.run.seed,
+                group=self.group,
+                device=self.device,
+                monitor=self._monitor(model) if validation is not None else None,
+                log=self.log,
+                checkpointer=checkpointer,
+                callbacks=build_callbacks(config),
+                tick=display.step if display is not None else None,
+                keep={"config": config.hash()},
+            )
+            if checkpoint is not None:
+                trainer.load(checkpoint)
+                self.say(f"going on from {checkpoint.folder}")
+            if self.log is not None:
+                if checkpoint is not None:
+                    self.log.load_state_dict(checkpoint.state["log"])
+                self.log.start()
+            outcome = trainer.fit()
+            if outcome.ending is Ending.INTERRUPTED:
+                outcome_word = "stopped"
+                return self._finish(begun, "stopped", outcome.progress.step, horizon.total_steps, model, {}, None)
+            metrics, tables, state = self._publishable(trainer, model, evaluators)
+            outcome_word = "done"
+        finally:
+            if self.log is not None:
+                self.log.close(outcome_word, metrics)
+        return self._publish(begun, data, model, metrics, tables, state, outcome.progress.step, horizon.total_steps)
+
+    # --- parts ------------------------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, checkpointer: Checkpointer) -> Checkpoint | None:
+        """The one to go on from; rank 0 chooses, so that all ranks go on from the same."""
+        found = None
+        if self.group.main:
+            checkpointer.clean()
+            found, messages = newest_checkpoint(checkpointer.folder)
+            for message in messages:
+                self.say(message)
+            if found is None and (messages or self.config.run.resume):
+                self.say("there is no complete checkpoint: the run begins anew")
+        folder = self.group.share(str(found.folder) if found else None)
+        return found or (open_checkpoint(Path(folder)) if folder else None)
+
+    def _loader(self, data: OpenData, split: str, *, training: bool) -> Loader:
+        settings = self.config.loader
+        batch_size = settings.batch_size if training else settings.eval_batch_size or 2 * settings.batch_size
+        parts = self.config.trainer.accumulate if training else 1
+        return Loader(
+            data=data,
+            split=split,
+            settings=settings,
+            augment=build_augment(self.config) if training else {},
+            seed=self.config.run.seed,
+            rank=self.group.rank,
+            world=self.group.size,
+            micro_batches=parts,
+            training=training,
+            batch_size=batch_size,
+        )
+
+    def _evaluator(self, data: OpenData, split: str) -> Evaluator:
+        return Evaluator(
+            loader=self._loader(data, split, training=False), split=split, group=self.group, device=self.device, precision=self.config.trainer.precision
+        )
+
+    def _monitor(self, model: Model) -> Monitor:
+        head: Any = model.head
+        metric, mode = head.monitor
+        settings = self.config.trainer
+        if settings.monitor is None:
+            return Monitor(f"validation/{metric}", settings.monitor_mode or Mode(mode))
+        own = settings.monitor == f"validation/{metric}"
+        if settings.monitor_mode is None and not own:
+            raise ConfigError(
+                "trainer.monitor",
+                f"{settings.monitor!r}: whether more or less of it is better is not known",
+                "trainer.monitor_mode=max",
+                "trainer.monitor_mode=min",
+            )
+        known = {"validation/loss", *(f"validation/{name}" for name in head.metrics().compute())} if hasattr(head, "metric_names") else None
+        if known is not None and settings.monitor not in known:
+            raise ConfigError("trainer.monitor", f"{settings.monitor!r} is no figure of this head", did_you_mean(settings.monitor, known))
+        return Monitor(settings.monitor, settings.monitor_mode or Mode(mode))
+
+    # --- the end ----------------------------------------------------------------------------------------------------------------
+
+    def _publishable(
+        self, trainer: Trainer, model: Model, evaluators: dict[str, Evaluator]
+    ) -> tuple[dict[str, float], dict[str, Any], dict[str, torch.Tensor]]:
+        """Final figures of the weights that are published: the best checkpoint's, averaged ones if there are any."""
+        best = trainer.progress.best
+        if best is not None and best.step != trainer.progress.step:
+            folder = step_folders(self.run_dir / "checkpoints")[best.step]
+            trainer.load_weights(open_checkpoint(folder))
+        metrics: dict[str, float] = {}
+        tables: dict[str, Any] = {}
+        for split, evaluator in evaluators.items():
+            evaluation = trainer.evaluate_with(evaluator)
+            metrics |= evaluation.figures
+            tables |= {f"{split}/{name}": table for name, table in evaluation.tables.items()}
+        if self.log is not None and any(name.startswith("test/") for name in metrics):
+            self.log.row(trainer.progress.step, {name: value for name, value in metrics.items() if name.startswith("test/")})
+        with trainer.step.ema.applied() if trainer.step.ema is not None else nullcontext():
+            state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        return metrics, tables, state
+
+    def _publish(
+        self,
+        begun: float,
+        data: OpenData,
+        model: Model,
+        metrics: dict[str, float],
+        tables: dict[str, Any],
+        state: dict[str, torch.Tensor],
+        step: int,
+        total: int,
+    ) -> dict[str, Any]:
+        from zoo.hub.bundle import write_bundle
+
+        bundle = self.run_dir / "bundle"
+        processor = Processor(data.inputs, data.targets)
+        if self.group.main:
+            write_bundle(bundle, config=self.config, processor=processor, model=model, metrics=metrics, notes=data.notes, tables=tables, state=state)
+            plot_run(self.run_dir, tables=tables, title=self.config.run.name)
+        return self._finish(begun, "done", step, total, model, metrics, bundle)
+
+    def _finish(self, begun: float, outcome: str, step: int, total: int, model: Model, metrics: dict[str, float], bundle: Path | None) -> dict[str, Any]:
+        seconds = self.log.seconds if self.log is not None else time.perf_counter() - begun
+        result = {
+            "run": str(self.run_dir),
+            "bundle": str(bundle) if bundle else None,
+            "metrics": metrics,
+            "seconds": round(seconds, 3),
+            "parameters": model.num_parameters(),
+            "outcome": outcome,
+            "step": step,
+        }
+        if self.group.main:
+            (self.run_dir / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            if outcome == "stopped":
+                stopped(run_dir=self.run_dir, step=step, total_steps=total)
+            else:
+                closing(run_dir=self.run_dir, metrics=metrics, seconds=seconds, parameters=model.num_parameters(), bundle=bundle)
+        self.group.wait()
+        return result
+
+    def say(self, line: str) -> None:
+        if self.group.main:
+            sys.stderr.write(f"{line}\n")

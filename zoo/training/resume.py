@@ -1,0 +1,135 @@
+"""What may change when a run goes on (R22). Imports no torch.
+
+Each key of the config is in one of three classes: **free** (changes no number: go on), **asked** (changes the numbers from here on: only with
+``allow=[key]``), **fixed** (the checkpoint does not fit any more: never). The table is of prefixes; the longest one that matches counts.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from zoo.config import RunConfig
+from zoo.errors import ConfigError
+
+
+class Change(StrEnum):
+    FREE = "free"
+    ASKED = "asked"
+    FIXED = "fixed"
+
+
+CHANGES: dict[str, Change] = {
+    # of the run
+    "name": Change.FREE,
+    "run_dir": Change.FREE,
+    "resume": Change.FREE,
+    "rerun": Change.FREE,
+    "allow": Change.FREE,
+    "init": Change.FREE,  # used before the first step only
+    "init_skip": Change.FREE,
+    "seed": Change.ASKED,
+    # data: the cursor counts batches of one size in one order
+    "data": Change.ASKED,
+    "data.name": Change.FIXED,
+    "data.batch_size": Change.FIXED,
+    "data.order": Change.ASKED,
+    "data.eval_batch_size": Change.FREE,
+    "data.workers": Change.FREE,
+    "data.cache": Change.FREE,
+    "data.max_bad_samples": Change.FREE,
+    "data.augment": Change.ASKED,
+    "data.tokenizer": Change.FIXED,
+    # model: names and shapes of what the checkpoint holds
+    "model": Change.FIXED,
+    "model.encoder.dropout": Change.ASKED,
+    "model.decoder.dropout": Change.ASKED,
+    "model.head.dropout": Change.ASKED,
+    "model.head.label_smoothing": Change.ASKED,
+    "model.head.class_weights": Change.ASKED,
+    "optimizer": Change.ASKED,
+    "optimizer.name": Change.FIXED,
+    "optimizer.kernel": Change.FREE,
+    "schedule": Change.ASKED,
+    # trainer
+    "trainer": Change.ASKED,
+    "trainer.max_steps": Change.FREE,  # the horizon that schedules see is checked below
+    "trainer.max_epochs": Change.FREE,
+    "trainer.precision": Change.ASKED,
+    "trainer.accumulate": Change.FREE,
+    "trainer.clip_norm": Change.ASKED,
+    "trainer.ema": Change.ASKED,
+    "trainer.compile": Change.FREE,
+    "trainer.device": Change.FREE,
+    "trainer.eval_every": Change.FREE,
+    "trainer.checkpoint_every": Change.FREE,
+    "trainer.keep_last": Change.FREE,
+    "trainer.monitor": Change.ASKED,
+    "trainer.monitor_mode": Change.ASKED,
+    "trainer.log_every": Change.FREE,
+    "trainer.batch_statistics": Change.ASKED,
+    # processes: the numbers do not depend on them
+    "parallel": Change.FREE,
+    "logger": Change.FREE,
+    "callback": Change.ASKED,
+}
+LENGTH = ("trainer.max_steps", "trainer.max_epochs")
+
+
+def change_of(key: str) -> Change:
+    """The class of a dotted key."""
+    while key not in CHANGES and "." in key:
+        key = key.rpartition(".")[0]
+    assert key in CHANGES, f"{key} has no class in zoo/training/resume.py"
+    return CHANGES[key]
+
+
+def differences(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ."""
+    old, new = _flat(before.to_dict()), _flat(after.to_dict())
+    return {key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)}
+
+
+def accept_resume(config: RunConfig, run_dir: Path) -> None:
+    """Check a config against the one that a run was begun with, and make it the run's.
+
+    Raises:
+        ConfigError: with every change that needs a word or cannot be, as old -> new.
+    """
+    file = run_dir / "config.yaml"
+    if not file.is_file():
+        raise ConfigError("resume", f"{run_dir} holds no config.yaml, so it is no run directory")
+    before = RunConfig.load(file)
+    changed = differences(before, config)
+    length_matters = "horizon" in _schedule_wires(config)
+    asked = {key for key in changed if change_of(key) is Change.ASKED or (key in LENGTH and length_matters)} - set(config.run.allow)
+    fixed = {key for key in changed if change_of(key) is Change.FIXED}
+    if asked or fixed:
+        lines = [
+            f"\n    {key}: {old} -> {new}" + ("  (cannot change)" if key in fixed else "  (changes the numbers from here on)")
+            for key, (old, new) in changed.items()
+            if key in asked | fixed
+        ]
+        ways = ["leave them as they were: zoo train resume=" + str(run_dir)]
+        if fixed:
+            ways.append(f"begin anew: zoo train rerun={run_dir} with the changes; init={run_dir} starts from its weights")
+        else:
+            ways.append(f"say that they may change: allow=[{','.join(sorted({*asked, *config.run.allow}))}]")
+        raise ConfigError("resume", f"the run in {run_dir} goes on with another config:{''.join(lines)}", *ways)
+    config.save(file)
+
+
+def _schedule_wires(config: RunConfig) -> set[str]:
+    from zoo.registry import SCHEDULES
+
+    return {parameter.name for parameter in SCHEDULES.schema(config.schedule["name"]).wired}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

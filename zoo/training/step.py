@@ -1,0 +1,138 @@
+"""One optimizer step: counts, forward and backward of each micro-batch, the sum over ranks, clipping, the update.
+
+Kept lean: this runs at every step, and a small model's step takes a millisecond.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+from zoo.model import Model
+from zoo.optim.schedules import Schedule
+from zoo.parallel.collectives import Group
+from zoo.parallel.gradients import Gradients
+from zoo.parallel.seeding import StepSeeds
+from zoo.random import SampleRandom, sample_randomness
+from zoo.settings import Precision, TrainerSettings
+from zoo.structs import Batch
+from zoo.training.ema import Ema
+from zoo.training.guard import NonFiniteError, explain
+
+
+class TrainStep:
+    """What happens to a batch.
+
+    After a call ``terms`` holds the global loss terms, each already divided by its global count, and ``norm`` the gradient's norm before clipping.
+
+    Args:
+        model: in training mode, on ``device``.
+        optimizer: over the model's parameters.
+        schedule: multiplier of the learning rate by step.
+        settings: clipping, precision, EMA.
+        seed: the run's.
+        group: the ranks.
+        device: where the model is.
+    """
+
+    def __init__(
+        self, *, model: Model, optimizer: torch.optim.Optimizer, schedule: Schedule, settings: TrainerSettings, seed: int, group: Group, device: torch.device
+    ) -> None:
+        self.model, self.optimizer, self.schedule, self.seed, self.group, self.device = model, optimizer, schedule, seed, group, device
+        self.head: Any = model.head
+        self.clip_norm = settings.clip_norm
+        self.ema = Ema(model, settings.ema) if settings.ema is not None else None
+        self.gradients = Gradients([parameter for entry in optimizer.param_groups for parameter in entry["params"]], group)
+        self.rates = [(entry, float(entry["lr"])) for entry in optimizer.param_groups]
+        self.autocast: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if settings.precision is Precision.BF16 else nullcontext()
+        self.reseed = StepSeeds(seed, group.rank, device)
+        self.on_cpu = device.type == "cpu"
+        self.counting = torch.float32 if device.type == "mps" else torch.float64
+        self.terms: dict[str, float] = {}
+        self.norm = 0.0
+
+    def counts(self, parts: list[Batch], stop: bool) -> tuple[dict[str, float], bool]:
+        """What each loss term of this global batch is divided by, and whether any rank wants to stop: one small collective."""
+        counts = self.head.count(parts[0].targets, parts[0].valid)
+        for part in parts[1:]:
+            more = self.head.count(part.targets, part.valid)
+            counts = {name: count + more[name] for name, count in counts.items()}
+        if self.group.size == 1:
+            return {name: count.item() for name, count in counts.items()}, stop
+        flat = torch.stack([*(count.to(self.counting) for count in counts.values()), torch.full((), float(stop), dtype=self.counting, device=self.device)])
+        *totals, stopping = self.group.sum(flat).tolist()
+        return dict(zip(counts, totals, strict=True)), stopping > 0
+
+    def backward(self, part: Batch, place: int, step: int, counts: dict[str, float]) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch; its loss terms, as shares of the global ones."""
+        self.reseed(step, place)
+        with sample_randomness(SampleRandom(self.seed, step, part.ids)):
+            with self.autocast:
+                terms = self.model.losses(part)
+            # A term that nothing counts for is a sum of nothing: 0.
+            shares = {name: term.sum / (counts[name] or 1.0) for name, term in terms.items()}
+            total: Any = sum(shares.values()) if len(shares) > 1 else next(iter(shares.values()))
+            total.backward()
+        return shares
+
+    def __call__(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
+        """Optimizer step number ``step``, counted from 0.
+
+        Raises:
+            NonFiniteError: on every rank, before anything is updated, when a loss or the gradient of any rank is not finite.
+        """
+        self.gradients.clear()
+        shares = {name: share.detach() for name, share in self.backward(parts[0], 0, step, counts).items()}
+        for place, part in enumerate(parts[1:], 1):
+            for name, share in self.backward(part, place, step, counts).items():
+                shares[name] = shares[name] + share.detach()
+        gradients, totals = self.gradients.collect(list(shares.values()))
+        norm = total_norm(gradients)
+        if self.on_cpu:
+            self.norm = norm.item()
+            self.terms = {name: total.item() for name, total in zip(shares, totals, strict=True)}
+        else:  # one wait for the device, not one for each number
+            self.norm, *values = torch.stack([norm.float(), *(total.float() for total in totals)]).tolist()
+            self.terms = dict(zip(shares, values, strict=True))
+        if not (math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values()))):
+            self._refuse(parts, step, counts)
+        if self.clip_norm is not None and self.norm > self.clip_norm:
+            torch._foreach_mul_(gradients, self.clip_norm / (self.norm + 1e-6))
+        multiplier = self.schedule(step)
+        for entry, rate in self.rates:
+            entry["lr"] = rate * multiplier
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(step)
+
+    @property
+    def lr(self) -> float:
+        return float(self.rates[0][0]["lr"])
+
+    def _refuse(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
+        def backward(part: Batch, place: int) -> dict[str, float]:
+            return {name: share.item() for name, share in self.backward(part, place, step, counts).items()}
+
+        terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
+        reason = explain(parts, {}, backward, self.model)
+        raise NonFiniteError(
+            f"step {step + 1}: the loss or the gradient is not finite (loss {terms}, gradient norm {self.norm:g}); nothing was updated\n"
+            f"  rank {self.group.rank}: {reason}\n"
+            "  way out 1: a lower rate or a longer warm-up: optimizer.lr, schedule.warmup_steps\n"
+            "  way out 2: trainer.precision=fp32, if it was bf16\n"
+            "  way out 3: look at the samples named above"
+        )
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """Euclidean norm over all gradients; ``torch.nn.utils.get_total_norm`` without its sorting by device and type, which takes longer than the norm."""
+    if not gradients:
+        raise CheckpointError("no parameter has a gradient: the loss does not depend on any trainable parameter")
+    norms = torch._foreach_norm(gradients)
+    if any(norm.dtype != norms[0].dtype for norm in norms):
+        norms = tuple(norm.to(torch.float32) for norm in norms)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    return total

@@ -1,0 +1,299 @@
+"""The trainer: steps, evaluations, checkpoints and logs in their order. It knows no modality and no task.
+
+After optimizer step s, in this order: log row, evaluation, checkpoint. A signal takes effect between two steps, after which the run stands
+exactly as an uninterrupted one would.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+
+from zoo.data.loader import Loader
+from zoo.errors import ConfigError
+from zoo.model import Model, mixes_batch
+from zoo.optim.schedules import Schedule
+from zoo.parallel.collectives import Group, broadcast_state
+from zoo.settings import TrainerSettings
+from zoo.specs import Horizon
+from zoo.structs import Batch
+from zoo.training.callbacks import Callback
+from zoo.training.checkpoint import Checkpoint, Checkpointer
+from zoo.training.evaluator import Evaluation, Evaluator
+from zoo.training.optimizer_state import OptimizerState
+from zoo.training.signals import Interruption
+from zoo.training.state import Best, Ending, Monitor, Outcome, Progress
+from zoo.training.step import TrainStep
+from zoo.training.tensors import load_strictly
+
+
+class Log(Protocol):
+    """Where rows go: ``zoo.training.logging.RunLog`` on rank 0, nothing elsewhere."""
+
+    def row(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def horizon_of(settings: TrainerSettings, steps_per_epoch: int) -> Horizon:
+    """The run's length: whichever of max_steps and max_epochs comes first."""
+    limits = [settings.max_steps, settings.max_epochs * steps_per_epoch if settings.max_epochs is not None else None]
+    return Horizon(total_steps=min(limit for limit in limits if limit is not None), steps_per_epoch=steps_per_epoch)
+
+
+class Trainer:
+    """Trains a model.
+
+    Args:
+        model: on ``device``, equal on all ranks.
+        optimizer: over its parameters.
+        schedule: multiplier of the learning rate by step.
+        horizon: the run's length.
+        train: this rank's loader of the training split.
+        evaluator: of the validation split; None where there is none.
+        settings: the config's trainer node.
+        seed: the run's.
+        group: the ranks.
+        device: where the model is.
+        monitor: what decides which checkpoint is best; None without an evaluator.
+        log: for rows; None on ranks other than the first.
+        checkpointer: None keeps no checkpoints. Every rank has one; only the first writes.
+        callbacks: by label, in order.
+        tick: told the number of steps done after each one, for a progress display; has to cost next to nothing.
+        keep: entries of the job's own for ``state.json``.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        horizon: Horizon,
+        train: Loader,
+        evaluator: Evaluator | None,
+        settings: TrainerSettings,
+        seed: int,
+        group: Group,
+        device: torch.device,
+        monitor: Monitor | None = None,
+        log: Log | None = None,
+        checkpointer: Checkpointer | None = None,
+        callbacks: Mapping[str, Callback] | None = None,
+        tick: Callable[[int], None] | None = None,
+        keep: Mapping[str, Any] | None = None,
+    ) -> None:
+        refuse_mixed_batches(model, settings, group)
+        self.model, self.train, self.evaluator, self.settings, self.horizon = model, train, evaluator, settings, horizon
+        self.group, self.device, self.log, self.checkpointer, self.monitor = group, device, log, checkpointer, monitor
+        self.callbacks, self.keep, self.tick = dict(callbacks or {}), dict(keep or {}), tick
+        broadcast_state(list(model.state_dict().values()), group)
+        self.step = TrainStep(model=model, optimizer=optimizer, schedule=schedule, settings=settings, seed=seed, group=group, device=device)
+        self.optimizer_state = OptimizerState(optimizer, model)
+        self.progress = Progress()
+        self.interruption = Interruption()
+        self._saved_step = -1
+        self._last_row = (time.perf_counter(), 0)
+        if settings.compile:
+            model.compile()
+
+    # --- the loop -------------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> Outcome:
+        """Train from where ``progress`` stands to the end of the run, or until stopped."""
+        self.model.train()
+        self.train.load_state_dict(self.progress.loader)
+        self._last_row = (time.perf_counter(), self.progress.step)
+        with self.interruption:
+            for callback in self.callbacks.values():
+                callback.start(self.progress, self.monitor)
+            ending = self._ending()
+            while ending is None:
+                ending = self._epoch()
+            self._close()
+        outcome = Outcome(ending, self._reason(ending), self.progress)
+        for callback in self.callbacks.values():
+            callback.end(outcome)
+        return outcome
+
+    def _epoch(self) -> Ending | None:
+        """To the end of the loader's epoch, or of the run."""
+        step, progress, interruption, settings = self.step, self.progress, self.interruption, self.settings
+        log_every, tick, ending = settings.log_every, self.tick, None
+        for parts in self.train:
+            if not step.on_cpu:
+                parts = [part.to(self.device) for part in parts]
+            try:
+                counts, stopping = step.counts(parts, interruption.name is not None)
+                if stopping:
+                    return Ending.INTERRUPTED
+                step(parts, progress.step, counts)
+            except Exception as error:
+                error.add_note(describe_failure(self.group.rank, progress.step + 1, parts))
+                raise
+            progress.step += 1
+            if tick is not None:
+                tick(progress.step)
+            progress.loader = self.train.state_dict()
+            window = progress.window
+            for name, value in step.terms.items():
+                window[name] = window.get(name, 0.0) + value
+            window["steps"] = window.get("steps", 0) + 1
+            if progress.step % log_every == 0:
+                self._log_row()
+            epoch_ends = progress.loader["batch"] == 0
+            last = progress.step >= self.horizon.total_steps
+            if epoch_ends or last or settings.eval_every is not None or settings.checkpoint_every is not None:
+                ending = self._boundary(epoch_ends, last)
+            if ending is not None:
+                return ending
+        return None
+
+    def _boundary(self, epoch_ends: bool, last: bool) -> Ending | None:
+        """Evaluate and save where it is due after this step."""
+        step, settings = self.progress.step, self.settings
+        best = False
+        if self.evaluator is not None and (last or _due(step, settings.eval_every, epoch_ends)):
+            best = self._evaluate(self.evaluator)
+        if last or best or self.progress.stop or _due(step, settings.checkpoint_every, epoch_ends):
+            self.save()
+        return self._ending()
+
+    def _ending(self) -> Ending | None:
+        if self.progress.step >= self.horizon.total_steps:
+            return Ending.FINISHED
+        return Ending.EARLY if self.progress.stop else None
+
+    def _close(self) -> None:
+        """Whatever ends the run, its last step is on disk when this returns."""
+        self.save()
+        if self.checkpointer is not None:
+            self.checkpointer.wait()
+        self.group.wait()
+
+    def _reason(self, ending: Ending) -> str:
+        match ending:
+            case Ending.FINISHED:
+                return f"{self.progress.step} steps done"
+            case Ending.EARLY:
+                return self.progress.stop or ""
+            case Ending.INTERRUPTED:
+                return f"stopped by {self.interruption.name or 'a signal to another process'} after step {self.progress.step}"
+
+    # --- at a boundary ---------------------------------------------------------------------------------------------------------
+
+    def _log_row(self) -> None:
+        progress, window = self.progress, self.progress.window
+        steps = window.pop("steps")
+        losses = {name: value / steps for name, value in window.items()}
+        progress.window = {}
+        now, before = time.perf_counter(), self._last_row
+        self._last_row = (now, progress.step)
+        if self.log is None:
+            return
+        values = {"train/loss": sum(losses.values())} | ({f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {})
+        values |= {"lr": self.step.lr, "grad_norm": self.step.norm, "epoch": progress.step / self.horizon.steps_per_epoch}
+        values["samples_per_second"] = (progress.step - before[1]) * self.train.batch_size / max(1e-9, now - before[0])
+        self.log.row(progress.step, values)
+
+    def _evaluate(self, evaluator: Evaluator) -> bool:
+        """On the validation split, with the averaged weights if there are any; whether it is the best so far."""
+        if "steps" in self.progress.window:
+            self._log_row()
+        evaluation = self.evaluate_with(evaluator)
+        progress = self.progress
+        progress.evaluation = evaluation.figures
+        if self.log is not None:
+            self.log.row(progress.step, evaluation.figures)
+        best = False
+        if self.monitor is not None:
+            value = evaluation.figures[self.monitor.metric]
+            best = self.monitor.better(value, progress.best.value if progress.best else None)
+            if best:
+                progress.best = Best(progress.step, value)
+        for callback in self.callbacks.values():
+            callback.evaluated(progress, self.monitor)
+        return best
+
+    def evaluate_with(self, evaluator: Evaluator) -> Evaluation:
+        """Any split, with the weights that would be published now."""
+        self._agree_on_buffers()
+        with self.step.ema.applied() if self.step.ema is not None else nullcontext():
+            return evaluator.evaluate(self.model)
+
+    def _agree_on_buffers(self) -> None:
+        """Running statistics are the first rank's: those of the others never reach an evaluation or a checkpoint, so that a resumed run equals an uninterrupted one."""
+        if self.group.size > 1:
+            own = {id(parameter) for parameter in self.model.parameters()}
+            buffers = {name: tensor for name, tensor in self.model.state_dict(keep_vars=True).items() if id(tensor) not in own}
+            averages = [self.step.ema.average[name] for name in buffers if name in self.step.ema.average] if self.step.ema is not None else []
+            broadcast_state([*buffers.values(), *averages], self.group)
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Hand the state of this step to the checkpointer, once."""
+        if self.checkpointer is None or self._saved_step == self.progress.step:
+            return
+        self._agree_on_buffers()
+        self._saved_step = self.progress.step
+        if self.group.main:
+            optimizer_tensors, optimizer_rest = self.optimizer_state.collect()
+            tensors = {"model": dict(self.model.state_dict()), "optimizer": optimizer_tensors}
+            if self.step.ema is not None:
+                tensors["ema"] = self.step.ema.state_dict()
+            state = {
+                **self.keep,
+                "progress": self.progress.to_dict(),
+                "optimizer": optimizer_rest,
+                "callbacks": {label: callback.state_dict() for label, callback in self.callbacks.items()},
+                "log": self.log.state_dict() if self.log is not None else {},
+            }
+            best = self.progress.best
+            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None)
+        for callback in self.callbacks.values():
+            callback.saved(self.progress)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint: the next step is the one that an uninterrupted run would have made."""
+        self.load_weights(checkpoint)
+        self.optimizer_state.restore(checkpoint.tensors("optimizer"), checkpoint.state["optimizer"], str(checkpoint.folder))
+        self.progress = Progress.from_dict(checkpoint.state["progress"])
+        self._saved_step = self.progress.step
+        for label, callback in self.callbacks.items():
+            if label in checkpoint.state["callbacks"]:
+                callback.load_state_dict(checkpoint.state["callbacks"][label])
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        """The model's and the averaged ones; an average that begins only now begins from the model's."""
+        weights = checkpoint.tensors("model")
+        load_strictly(self.model.state_dict(), weights, f"{checkpoint.folder}/model.safetensors")
+        if self.step.ema is not None:
+            averages = checkpoint.tensors("ema") if checkpoint.has("ema") else {name: weights[name] for name in self.step.ema.average}
+            load_strictly(self.step.ema.state_dict(), averages, f"{checkpoint.folder}/ema.safetensors")
+
+
+def refuse_mixed_batches(model: Model, settings: TrainerSettings, group: Group) -> None:
+    """Batch norm sees only its own part of a split batch: other numbers than with the whole one."""
+    parts = group.size * settings.accumulate
+    if parts > 1 and settings.batch_statistics == "refuse" and (layers := mixes_batch(model)):
+        raise ConfigError(
+            "trainer.batch_statistics",
+            f"{layers[0]} (and {len(layers) - 1} more) mixes the rows of a batch, which is split into {parts} parts here: the numbers would depend on the split",
+            "a model without batch norm (layer or group norm)",
+            "one process and trainer.accumulate=1",
+            "trainer.batch_statistics=local to let each part have statistics of its own",
+        )
+
+
+def describe_failure(rank: int, step: int, parts: list[Batch]) -> str:
+    """Where a rank failed, for its last words on stderr."""
+    ids = [sample for part in parts for sample in part.ids.tolist()]
+    shown = ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
+    return f"rank {rank} failed in step {step}, on samples {shown}"
+
+
+def _due(step: int, every: int | None, epoch_ends: bool) -> bool:
+    return epoch_ends if every is None else step % every == 0
