@@ -34,7 +34,7 @@ CONFIG, WEIGHTS, PROCESSOR, METRICS, CARD = "config.yaml", "model.safetensors", 
 FILES = (CONFIG, WEIGHTS, PROCESSOR, METRICS, CARD)
 PARTS: dict[str, Registry] = {"encoder": ENCODERS, "decoder": DECODERS, "head": HEADS}
 _OWN_KEYS = ("format", "zoo", "plugins", "spec")
-_NOT_PUBLISHED = {"run_dir": None, "resume": None, "rerun": None, "allow": [], "init": None, "init_skip": []}
+_NOT_PUBLISHED: dict[str, Any] = {"run_dir": None, "resume": None, "rerun": None, "allow": [], "init": None, "init_skip": []}
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,10 @@ def bundle_folder(path: Path) -> Path:
     if (path / "bundle").is_dir():
         return path / "bundle"
     if (path / "checkpoints").is_dir() or (path / "log.jsonl").is_file():
-        raise CheckpointError(f"{path}: the run has written no bundle yet\n  way out 1: finish it: zoo train resume={path}\n  way out 2: make one from a checkpoint: zoo export {path} --to DIR")
+        raise CheckpointError(
+            f"{path}: the run has written no bundle yet\n  way out 1: finish it: zoo train resume={path}\n"
+            f"  way out 2: make one from a checkpoint: zoo export {path} --to DIR"
+        )
     return path
 
 

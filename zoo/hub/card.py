@@ -55,7 +55,7 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
         "## Training",
         _training(config, notes),
         "## Limits",
-        "The figures hold for data like that of the test split; nothing is known about other data. Probabilities are the model's own and have not been calibrated.",
+        "The figures hold for data like that of the test split; nothing is known about other data. Probabilities are the model's own, not calibrated.",
     ]
     return "\n\n".join(lines) + "\n"
 
@@ -85,13 +85,17 @@ def _usage(spec: DataSpec) -> str:
         "table": ('[{"column": 1.0}]', "rows.csv"),
         "history": ('["user id"]', "--user ID"),
     }.get(spec.inputs[0].kind, ("[...]", "FILE"))
-    return f"```bash\nzoo predict PATH_TO_THIS_FOLDER {command}\n```\n\n```python\nimport zoo\n\nanswers = zoo.load(\"PATH_TO_THIS_FOLDER\").predict({example})\n```"
+    return (
+        f'```bash\nzoo predict PATH_TO_THIS_FOLDER {command}\n```\n\n```python\nimport zoo\n\nanswers = zoo.load("PATH_TO_THIS_FOLDER").predict({example})\n```'
+    )
 
 
 def _results(figures: Mapping[str, Any]) -> str:
     if not figures["metrics"]:
         return "None were taken."
-    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(figures["metrics"].items(), key=lambda entry: (not entry[0].startswith("test/"), entry[0])))
+    rows = "\n".join(
+        f"| {name} | {value:.6g} |" for name, value in sorted(figures["metrics"].items(), key=lambda entry: (not entry[0].startswith("test/"), entry[0]))
+    )
     protocol = f"\n\nHow they are computed: {figures['protocol']}" if figures["protocol"] else ""
     return f"| metric | value |\n|---|---|\n{rows}{protocol}"
 
@@ -99,7 +103,7 @@ def _results(figures: Mapping[str, Any]) -> str:
 def _describe_input(given: InputSpec) -> str:
     match given:
         case ImageInput():
-            return f"`{given.name}`: an image, brought to {given.height} x {given.width} pixels, {'grey' if given.channels == 1 else 'RGB' if given.channels == 3 else f'{given.channels} channels'}"
+            return f"`{given.name}`: an image, brought to {given.height} x {given.width} pixels, {'grey' if given.channels == 1 else 'RGB'}"
         case TextInput():
             return f"`{given.name}`: a text, the first {given.max_length} tokens of a vocabulary of {given.vocab_size:,}"
         case SpectrogramInput():
@@ -124,6 +128,8 @@ def _describe_target(target: TargetSpec) -> str:
 
 def _training(config: Mapping[str, Any], notes: Mapping[str, str]) -> str:
     limits = ", ".join(f"{key} {config['trainer'][key]}" for key in ("max_epochs", "max_steps") if config["trainer"][key] is not None)
-    facts = f"{limits}; batch size {config['data']['batch_size']}; optimizer {config['optimizer']['name']}, learning rate {config['optimizer'].get('lr', 'its default')}; seed {config['seed']}."
+    optimizer = config["optimizer"]
+    rate = f", learning rate {optimizer['lr']}" if "lr" in optimizer else ""
+    facts = f"{limits}; batch size {config['data']['batch_size']}; optimizer {optimizer['name']}{rate}; seed {config['seed']}."
     again = notes.get("command", "zoo train rerun=RUN")
     return f"{facts} `config.yaml` holds every option.\n\n```bash\n{again}   # does it again\n```"

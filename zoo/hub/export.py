@@ -53,7 +53,9 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported
     model = build_model(config, processor.spec)
     load_strictly(model.state_dict(), published_weights(found), str(found.folder))
     metrics = metrics_at(run_dir, found.step)
-    write_bundle(to, config=config, processor=processor, model=model.to(torch.device("cpu")), metrics=metrics, notes=notes | {"checkpoint": f"step {found.step}"})
+    write_bundle(
+        to, config=config, processor=processor, model=model.to(torch.device("cpu")), metrics=metrics, notes=notes | {"checkpoint": f"step {found.step}"}
+    )
     return Exported(to, found.step, metrics, model.num_parameters())
 
 

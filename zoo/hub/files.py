@@ -22,12 +22,13 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"alias at line {self.peek_event().start_mark.line + 1}: a bundle's config holds plain values only")
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"alias at line {event.start_mark.line + 1}: a bundle's config holds plain values only")
         return super().compose_node(parent, index)
 
 
 class _PlainDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
         return True
 
 
@@ -54,7 +55,7 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: for Python tags, aliases, keys that ask to run code, and whatever is no plain value.
     """
     try:
-        tree = yaml.load(read_text(path), Loader=_PlainLoader)  # noqa: S506 - a SafeLoader that allows even less
+        tree = yaml.load(read_text(path), Loader=_PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not plain YAML, refused: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -96,7 +97,8 @@ def check_folder(folder: Path, required: tuple[str, ...]) -> None:
                 raise CheckpointError(f"{path}: is no ordinary file; refused")
             if path.suffix.lower() in PICKLES:
                 raise CheckpointError(
-                    f"{path}: a bundle holds no pickles and no archives of arrays ({path.suffix}), since opening one can run code; refused\n  way out: its weights as model.safetensors"
+                    f"{path}: a bundle holds no pickles and no archives of arrays ({path.suffix}), since opening one can run code; refused\n"
+                    "  way out: its weights as model.safetensors"
                 )
     absent = [name for name in required if not (folder / name).is_file()]
     if absent:
@@ -138,7 +140,9 @@ def _check_plain(value: Any, path: str, origin: Path) -> None:
                 if not isinstance(key, str):
                     raise CheckpointError(f"{origin}: {where}: the key {key!r} is no string")
                 if key.startswith("_") and key.endswith("_"):
-                    raise CheckpointError(f"{origin}: {where}: {key} asks to run code, which no bundle can; refused\n  way out: a component is chosen by its registered `name`")
+                    raise CheckpointError(
+                        f"{origin}: {where}: {key} asks to run code, which no bundle can; refused\n  way out: a component is chosen by its registered `name`"
+                    )
                 _check_plain(entry, where, origin)
         case list():
             for place, entry in enumerate(value):

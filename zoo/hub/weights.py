@@ -57,7 +57,9 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise CheckpointError(f"{path}: no safetensors file: it declares a header of {length:,} bytes and has {max(size - 8, 0):,} after it\n  way out: get the file again")
+            raise CheckpointError(
+                f"{path}: no safetensors file: it declares a header of {length:,} bytes and has {max(size - 8, 0):,} after it\n  way out: get the file again"
+            )
         raw = file.read(length)
     try:
         header = json.loads(raw)
@@ -84,7 +86,8 @@ def refuse_pickle(path: Path) -> None:
     if start.startswith(b"PK") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
         raise CheckpointError(
             f"{path} is a pickle (PyTorch archive), not safetensors; pickles can run code when they are opened, so zoo reads none\n"
-            "  way out: ask its author for safetensors, or convert it yourself where you trust the file: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+            "  way out: ask its author for safetensors, or, where you trust the file, convert it:\n"
+            "  safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
         )
 
 
@@ -103,7 +106,9 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, TensorEntry], wh
         elif expected[name].is_floating_point() != found[name].dtype.startswith(("F", "BF")):
             lines.append(f"  other type: {name} is {found[name].dtype} in the file, {str(expected[name].dtype).removeprefix('torch.')} in the model")
     if lines:
-        raise CheckpointError(f"{where}: {len(lines)} of {len(set(expected) | set(found))} tensors do not fit the model that config.yaml describes\n" + "\n".join(lines))
+        raise CheckpointError(
+            f"{where}: {len(lines)} of {len(set(expected) | set(found))} tensors do not fit the model that config.yaml describes\n" + "\n".join(lines)
+        )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -73,7 +73,13 @@ def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequenc
         raise DataError(f"{config.data['name']} has no split {split!r}; {did_you_mean(split, data.splits)}")
     settings = config.loader
     loader = Loader(
-        data=data, split=split, settings=settings, augment={}, seed=config.run.seed, training=False, batch_size=settings.eval_batch_size or 2 * settings.batch_size
+        data=data,
+        split=split,
+        settings=settings,
+        augment={},
+        seed=config.run.seed,
+        training=False,
+        batch_size=settings.eval_batch_size or 2 * settings.batch_size,
     )
     evaluator = Evaluator(loader=loader, split=split, group=Group(), device=chosen, precision=config.trainer.precision)
     return Measured(loaded, evaluator.evaluate(loaded.model), time.perf_counter() - began)
@@ -90,7 +96,9 @@ def with_codecs_of(loaded: LoadedBundle, opened: OpenData) -> OpenData:
         if absent := sorted(set(ours) - set(theirs)):
             raise DataError(f"the data has no {group} {absent[0]!r}, which the model was trained with; it has {', '.join(theirs) or 'none'}")
     same = processor.spec == opened.spec
-    return OpenData(processor.inputs, processor.targets, dict(opened.splits) if same else {name: RowByRow(split) for name, split in opened.splits.items()}, opened.notes)
+    return OpenData(
+        processor.inputs, processor.targets, dict(opened.splits) if same else {name: RowByRow(split) for name, split in opened.splits.items()}, opened.notes
+    )
 
 
 def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
@@ -106,7 +114,9 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
         if not sign:
             raise ConfigError("", f"{word!r} is no override", "zoo eval RUN --split test data.root=FOLDER")
         if not key.startswith(OVERRIDABLE):
-            raise ConfigError(key, "cannot change on a finished model", f"what can: {', '.join(f'{name}*' if name.endswith('.') else name for name in OVERRIDABLE)}")
+            raise ConfigError(
+                key, "cannot change on a finished model", f"what can: {', '.join(f'{name}*' if name.endswith('.') else name for name in OVERRIDABLE)}"
+            )
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:

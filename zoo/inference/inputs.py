@@ -79,7 +79,7 @@ def files(words: Sequence[str], kind: str) -> list[Path]:
                 raise DataError(f"{path}: no file in this folder fits a model of {kind}s; looked for {', '.join(FILES.get(kind, ()))}")
             found += inside
         elif not path.exists() and glob.has_magic(word):
-            matching = sorted(Path(match) for match in glob.glob(word, recursive=True))
+            matching = sorted(Path(match) for match in glob.glob(word, recursive=True))  # noqa: PTH207 - the word may be absolute
             if not matching:
                 raise DataError(f"{word}: no file matches")
             found += matching

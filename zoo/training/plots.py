@@ -41,7 +41,9 @@ def plot_run(run_dir: Path, *, tables: Mapping[str, Any] | None = None, title: s
     if losses:
         written.append(_save(_curves({"loss": losses}, f"{title}: loss" if title else "loss"), folder / "loss.png"))
     if "lr" in series:
-        written.append(_save(_curves({"learning rate": {"lr": series["lr"]}}, f"{title}: learning rate" if title else "learning rate"), folder / "learning_rate.png"))
+        written.append(
+            _save(_curves({"learning rate": {"lr": series["lr"]}}, f"{title}: learning rate" if title else "learning rate"), folder / "learning_rate.png")
+        )
     metrics: dict[str, dict[str, Series]] = {}
     for name, points in series.items():
         if "/" in name and not name.endswith("/loss") and name.split("/", 1)[0] in COLOURS:
@@ -51,7 +53,9 @@ def plot_run(run_dir: Path, *, tables: Mapping[str, Any] | None = None, title: s
         written.append(_save(_curves(metrics, f"{title}: metrics" if title else ""), folder / "metrics.png"))
     for name, table in (tables or {}).items():
         if name.rsplit("/", 1)[-1] == "confusion" and len(rows := _matrix(table)) > 1:
-            labels = [str(label) for label in table["labels"]] if isinstance(table, Mapping) and "labels" in table else [str(place) for place in range(len(rows))]
+            labels = (
+                [str(label) for label in table["labels"]] if isinstance(table, Mapping) and "labels" in table else [str(place) for place in range(len(rows))]
+            )
             split = name.split("/")[0] if "/" in name else ""
             written.append(_save(_confusion(rows, labels, f"confusion, {split} split" if split else "confusion"), folder / f"{name.replace('/', '_')}.png"))
     return written
@@ -144,7 +148,9 @@ def _confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], title: 
         for row, values in enumerate(counts):
             for column, value in enumerate(values):
                 if value:
-                    axes.annotate(f"{value:.0f}", (column, row), ha="center", va="center", fontsize=7, color="white" if shares[row][column] > 0.55 else "#333333")
+                    axes.annotate(
+                        f"{value:.0f}", (column, row), ha="center", va="center", fontsize=7, color="white" if shares[row][column] > 0.55 else "#333333"
+                    )
     return figure
 
 

@@ -2,14 +2,22 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from zoo.training.progress import clock
 
+
 def closing(
-    *, run_dir: Path, metrics: Mapping[str, float], seconds: float, parameters: int, example: str = "FILE", bundle: Path | None = None, stream: IO[str] | None = None
+    *,
+    run_dir: Path,
+    metrics: Mapping[str, float],
+    seconds: float,
+    parameters: int,
+    example: str = "FILE",
+    bundle: Path | None = None,
+    stream: IO[str] | None = None,
 ) -> None:
     """A table of the final figures, then commands that go on from here.
 
@@ -72,10 +80,13 @@ def figure(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.6g}" if isinstance(value, int | float) else str(value)
 
 
-def plain_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def plain_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns by spaces: names to the left, figures to the right."""
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    return ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in [header, *rows]]
+    return [
+        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in [header, *rows]
+    ]
 
 
 def _rich_table(rows: list[tuple[str, str, str]], stream: IO[str]) -> None:

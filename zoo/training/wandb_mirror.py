@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zoo.training.logging import LOG_FILE, as_number, follow
 from zoo.training.loggers.wandb import CURSOR_FILE, RUN_FILE, STATUS_FILE, read_json
+from zoo.training.logging import LOG_FILE, as_number, follow
 
 POLL_SECONDS = 1.0
 INIT_SECONDS = 12.0
@@ -84,7 +84,15 @@ def start_wandb(folder: Path, settings: dict[str, Any]) -> tuple[Any, str | None
 
     common = settings["init"] | {"id": settings["id"], "name": settings["name"], "config": settings["config"], "dir": str(folder), "resume": "allow"}
     finish = max(1.0, settings["finish_seconds"] - 10)
-    limits = {"console": "off", "silent": True, "init_timeout": INIT_SECONDS, "finish_timeout": finish, "x_disable_stats": True, "disable_git": True, "disable_code": True}
+    limits = {
+        "console": "off",
+        "silent": True,
+        "init_timeout": INIT_SECONDS,
+        "finish_timeout": finish,
+        "x_disable_stats": True,
+        "disable_git": True,
+        "disable_code": True,
+    }
     known = wandb.Settings(**{name: value for name, value in limits.items() if name in wandb.Settings.model_fields})  # older versions know fewer
     if settings["mode"] == "online":
         try:

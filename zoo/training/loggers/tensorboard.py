@@ -45,7 +45,7 @@ class TensorBoardLogger:
             if name not in ("step", "time"):
                 self._writer.add_scalar(name, as_number(value), row["step"])
 
-    def close(self, outcome: str, summary: Mapping[str, Any]) -> None:
+    def close(self, outcome: str, summary: Mapping[str, Any]) -> None:  # noqa: ARG002 - the protocol's
         assert self._writer is not None
         self._writer.close()
 

@@ -83,7 +83,14 @@ class WandbLogger:
             say(f"W&B: offline (no API key, or asked for); the whole log is local. To upload later: wandb sync {self.folder}/wandb/*run-*")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.id = self.id or new_id(self.folder)
-        settings = {"id": self.id, "mode": str(self.mode), "name": self.run.name, "init": self.init, "config": self.run.config, "finish_seconds": self.finish_seconds}
+        settings = {
+            "id": self.id,
+            "mode": str(self.mode),
+            "name": self.run.name,
+            "init": self.init,
+            "config": self.run.config,
+            "finish_seconds": self.finish_seconds,
+        }
         (self.folder / RUN_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
         # Its own session: Ctrl-C and a cluster's SIGTERM reach the run, which then ends the mirror in order.
         with (self.folder / OUTPUT_FILE).open("ab") as output:
@@ -93,7 +100,8 @@ class WandbLogger:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]), "OMP_NUM_THREADS": "1"},
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]), "OMP_NUM_THREADS": "1"},
             )
 
     def row(self, row: Mapping[str, Any]) -> None:
@@ -108,7 +116,10 @@ class WandbLogger:
         try:
             mirror.wait(self.finish_seconds)
         except subprocess.TimeoutExpired:
-            say(f"W&B: not finished after {self.finish_seconds:.0f} s, stopped waiting; the local log is complete. To upload: wandb sync {self.folder}/wandb/*run-*")
+            say(
+            upload = f"wandb sync {self.folder}/wandb/*run-*"
+            say(f"W&B: not finished after {self.finish_seconds:.0f} s, stopped waiting; the local log is complete. To upload: {upload}")
+            )
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(mirror.pid, signal.SIGKILL)
@@ -142,7 +153,7 @@ def has_key() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     for path in filter(None, [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]):
         with suppress(OSError, netrc.NetrcParseError):
-            return netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+            return netrc.netrc(Path(path).expanduser()).authenticators(host) is not None
     return False
 
 
