@@ -91,7 +91,8 @@ def check_split_of_batch(config: RunConfig) -> None:
     if config.loader.batch_size < parts:
         raise ConfigError(
             "data.batch_size",
-            f"{config.loader.batch_size} samples of a step cannot be split into {parts} parts (trainer.accumulate={config.trainer.accumulate} x parallel.processes={config.parallel.processes})",
+            f"{config.loader.batch_size} samples of a step cannot be split into {parts} parts "
+            f"(trainer.accumulate={config.trainer.accumulate} x parallel.processes={config.parallel.processes})",
             f"data.batch_size={parts} or more: it is the global batch of one optimizer step",
             "a smaller trainer.accumulate, or fewer parallel.processes",
         )
@@ -123,7 +124,10 @@ def check_monitor_mode(config: RunConfig) -> None:
         )
     if (name := config.trainer.monitor) is not None and not name.startswith("validation/"):
         raise ConfigError(
-            "trainer.monitor", f"{name!r} is not measured on the validation split, which is what decides", f"trainer.monitor=validation/{name.rpartition('/')[2]}", "trainer.monitor=null for the head's own"
+            "trainer.monitor",
+            f"{name!r} is not measured on the validation split, which is what decides",
+            f"trainer.monitor=validation/{name.rpartition('/')[2]}",
+            "trainer.monitor=null for the head's own",
         )
 
 
@@ -172,7 +176,12 @@ def check_init_skip(config: RunConfig, model: "Model") -> None:
     for place, prefix in enumerate(config.run.init_skip):
         if not any(name == prefix or name.startswith(f"{prefix}.") for name in names):
             prefixes = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)}
-            raise ConfigError(f"init_skip[{place}]", f"no parameter's name begins with {prefix!r}", did_you_mean(prefix, prefixes), "`zoo show` of the same overrides prints the tree")
+            raise ConfigError(
+                f"init_skip[{place}]",
+                f"no parameter's name begins with {prefix!r}",
+                did_you_mean(prefix, prefixes),
+                "`zoo show` of the same overrides prints the tree",
+            )
 
 
 def check_optimizer(config: RunConfig, model: "Model") -> None:
@@ -203,7 +212,11 @@ def run_forward(config: RunConfig, model: "Model", batch: "Batch") -> "Predictio
     prediction: Prediction = _stage("model.head", config.head, lambda: head(features))
     for name, value in prediction.items():
         if not value.shape or value.shape[0] != batch.size:
-            raise ConfigError("model.head", f"head {config.head['name']!r} gives {name!r} of shape {tuple(value.shape)} for {batch.size} rows", "the first axis of every prediction is the batch")
+            raise ConfigError(
+                "model.head",
+                f"head {config.head['name']!r} gives {name!r} of shape {tuple(value.shape)} for {batch.size} rows",
+                "the first axis of every prediction is the batch",
+            )
     return prediction
 
 
@@ -211,8 +224,14 @@ def check_features(path: str, node: dict[str, Any], declared: "FeatureSpec", fea
     """What a part gives is what it said it would."""
     for name, value in (("tokens", features.tokens), ("pooled", features.pooled)):
         if value is not None and value.shape[-1] != declared.dim:
-            raise ConfigError(path, f"{node['name']!r} declares dim={declared.dim}, but its {name} are {value.shape[-1]} wide", "set output_spec to what forward gives")
-    missing = [name for name, wanted, value in (("pooled", declared.pooled, features.pooled), ("maps", declared.maps, features.maps or None)) if wanted and value is None]
+            raise ConfigError(
+                path, f"{node['name']!r} declares dim={declared.dim}, but its {name} are {value.shape[-1]} wide", "set output_spec to what forward gives"
+            )
+    missing = [
+        name
+        for name, wanted, value in (("pooled", declared.pooled, features.pooled), ("maps", declared.maps, features.maps or None))
+        if wanted and value is None
+    ]
     missing += ["tokens"] if declared.layout == "sequence" and features.tokens is None else []
     if missing:
         raise ConfigError(path, f"{node['name']!r} declares {' and '.join(missing)}, but gives none", "set output_spec to what forward gives")
@@ -224,7 +243,9 @@ def run_loss(config: RunConfig, model: "Model", batch: "Batch", prediction: "Pre
     counts = _stage("model.head", config.head, lambda: head.count(batch.targets, batch.valid))
     terms = _stage("model.head", config.head, lambda: head.loss(prediction, batch.targets, batch.valid))
     if set(counts) != set(terms):
-        raise ConfigError("model.head", f"head {config.head['name']!r} counts {sorted(counts)}, but its loss terms are {sorted(terms)}", "give both the same names")
+        raise ConfigError(
+            "model.head", f"head {config.head['name']!r} counts {sorted(counts)}, but its loss terms are {sorted(terms)}", "give both the same names"
+        )
     return tuple(terms)
 
 
@@ -246,9 +267,13 @@ def check_monitor(config: RunConfig, model: "Model", losses: tuple[str, ...], me
     head: Any = model.head
     known = [f"validation/{metric}" for metric in ("loss", *(f"loss_{term}" for term in losses if len(losses) > 1), *metrics)]
     if name not in known:
-        raise ConfigError("trainer.monitor", f"head {config.head['name']!r} measures no {name!r}", did_you_mean(name, known), "trainer.monitor=null for the head's own")
+        raise ConfigError(
+            "trainer.monitor", f"head {config.head['name']!r} measures no {name!r}", did_you_mean(name, known), "trainer.monitor=null for the head's own"
+        )
     if config.trainer.monitor_mode is None and name != f"validation/{head.monitor[0]}":
-        raise ConfigError("trainer.monitor", f"{name!r}: whether more or less of it is better is not known", "trainer.monitor_mode=max", "trainer.monitor_mode=min")
+        raise ConfigError(
+            "trainer.monitor", f"{name!r}: whether more or less of it is better is not known", "trainer.monitor_mode=max", "trainer.monitor_mode=min"
+        )
 
 
 def _stage(path: str, node: dict[str, Any], action: Callable[[], R]) -> R:

@@ -26,17 +26,15 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from zoo.config import RunConfig, Tree, read_yaml
+from zoo.config import PER_LABEL, RunConfig, Tree, read_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.presets import PRIMARY, conf_dir, conf_dirs
 from zoo.registry import KINDS, load_plugins
 from zoo.schema import Option, OptionType, plain
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
-from zoo.translate import explain
+from zoo.translate import explain, key_of
 
 R = TypeVar("R")
-_PER_LABEL = ("transform", "logger", "callback")
-"""Kinds of which a config holds several, by label: choosing one adds ``<group>.<name>``."""
 
 
 def publish() -> None:
@@ -56,7 +54,7 @@ def publish() -> None:
             node = {key: value for key, value in node.items() if key not in nested}
             if len(defaults) > 1:
                 node = {"defaults": defaults, **node, **{key: None for key, option in nested.items() if not option.required}}
-            package = f"{registry.group.replace('/', '.')}.{name}" if kind in _PER_LABEL else registry.group.replace("/", ".")
+            package = f"{registry.group.replace('/', '.')}.{name}" if kind in PER_LABEL else registry.group.replace("/", ".")
             store.store(group=registry.group, name=name, node=node, package=package, provider="zoo")
     store.store(name="base", node={**_defaults(RunSettings), "model": _defaults(ModelSettings), "logger": {}, "callback": {}}, provider="zoo")
     store.store(group="trainer", name="default", node=_defaults(TrainerSettings), provider="zoo")
@@ -68,7 +66,7 @@ def _defaults(settings: type) -> Tree:
 
 
 def _component(kind: OptionType) -> bool:
-    return kind.form == "component" or kind.form == "union" and any(_component(arg) for arg in kind.args)
+    return kind.form == "component" or (kind.form == "union" and any(_component(arg) for arg in kind.args))
 
 
 def _choice(option: Option) -> str | None:
@@ -176,15 +174,18 @@ class Composer:
         """The config of a run directory with overrides on top. What comes from the file is data: nothing in it is resolved."""
         file = folder / "config.yaml"
         if not file.is_file():
-            raise ConfigError("resume" if any(override.startswith("resume=") for override in overrides) else "rerun", f"{folder} holds no config.yaml, so it is no run directory")
+            raise ConfigError(
+                "resume" if any(override.startswith("resume=") for override in overrides) else "rerun",
+                f"{folder} holds no config.yaml, so it is no run directory",
+            )
         tree = read_yaml(file)
         if not isinstance(tree, dict):
             raise ZooError(f"{file}: a run's config is a mapping, not {tree!r}")
-        RunConfig.from_dict(tree, lambda path: str(file))  # drift is the file's own: said before the overrides are looked at
+        RunConfig.from_dict(tree, lambda _: str(file))  # drift is the file's own: said before the overrides are looked at
         tree |= {"resume": None, "rerun": None, "run_dir": None, "allow": []}
         for override in self.guard(overrides, lambda: OverridesParser.create().parse_overrides(list(overrides))):
             self._apply(tree, override, file)
-        return RunConfig.from_dict(tree, lambda path: self._override_of(path, overrides) or str(file))
+        return RunConfig.from_dict(tree, lambda path: override_of(path, overrides) or str(file))
 
     def _apply(self, tree: Tree, override: Override, file: Path) -> None:
         line, key = override.input_line or "", override.key_or_group
@@ -229,21 +230,13 @@ class Composer:
 
     def origin(self, path: str, overrides: Sequence[str]) -> str | None:
         """The override or the file that a key was set by, the last one first."""
-        if override := self._override_of(path, overrides):
+        if override := override_of(path, overrides):
             return override
         for source in reversed(self.sources(overrides)):
             inside = path if not source.package else path.removeprefix(f"{source.package}.")
             if (inside != path or not source.package) and _holds(source.tree, inside.replace("[", ".").split(".")):
                 return source.file
         return None
-
-    def _override_of(self, path: str, overrides: Sequence[str]) -> str | None:
-        best: tuple[int, str] | None = None
-        for line in overrides:
-            key = line.split("=", 1)[0].lstrip("+~")
-            if path == key or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}."):
-                best = max(best or (0, ""), (len(key), f"the override {line}"))
-        return best[1] if best else None
 
     def sources(self, overrides: Sequence[str]) -> list[Source]:
         """The files that a composition was made of, in order."""
@@ -252,11 +245,21 @@ class Composer:
         for default in defaults.defaults:
             if default.config_path is None or default.config_path.startswith("hydra/"):
                 continue
-            loaded = self.hydra.config_loader.repository.load_config(default.config_path)  # type: ignore[attr-defined]
+            loaded = self.hydra.config_loader.repository.load_config(default.config_path)
             if loaded is not None and loaded.path.startswith("file://"):
                 file = Path(loaded.path.removeprefix("file://")) / f"{default.config_path.removesuffix('.yaml')}.yaml"
                 found.append(Source(str(file), default.package or "", OmegaConf.to_container(loaded.config, resolve=False)))
         return found
+
+
+def override_of(path: str, overrides: Sequence[str]) -> str | None:
+    """The override that a key was set by: the most exact one."""
+    best: tuple[int, str] | None = None
+    for line in overrides:
+        key = key_of(line).replace("/", ".")
+        if path == key or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}."):
+            best = max(best or (0, ""), (len(key), f"the override {line}"))
+    return best[1] if best else None
 
 
 def _holds(tree: Any, keys: list[str]) -> bool:
@@ -268,7 +271,7 @@ def _holds(tree: Any, keys: list[str]) -> bool:
 
 
 def _search_path(config_dir: str | None) -> ConfigSearchPath:
-    path = ConfigSearchPathImpl()
+    path: ConfigSearchPath = ConfigSearchPathImpl()
     path.append("hydra", "pkg://hydra.conf")
     for folder in conf_dirs():
         path.append("main" if folder == conf_dir() else "user", f"file://{folder}")

@@ -14,7 +14,6 @@ from config files and overrides.
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -37,6 +36,9 @@ Origin = Callable[[str], str | None]
 MISSING = "???"
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer", "parallel", "logger", "callback")
 MODEL_PARTS: dict[str, Registry] = {"encoder": ENCODERS, "decoder": DECODERS, "head": HEADS}
+PER_LABEL = ("transform", "logger", "callback")
+"""Kinds of which a config holds several, by label: choosing one adds ``<group>.<name>``."""
+
 _NOT_OF_THE_NUMBERS = ("run_dir", "resume", "rerun", "allow")
 
 
@@ -78,9 +80,9 @@ class RunConfig:
         """Check a whole tree against the static schemas.
 
         Raises:
-            ConfigErrors: every mistake at once, each with its path, the value, where it came from and the ways out.
+            ManyConfigError: every mistake at once, each with its path, the value, where it came from and the ways out.
         """
-        return _Checker(origin or (lambda path: None)).config(tree)
+        return _Checker(origin or (lambda _: None)).config(tree)
 
     def hash(self) -> str:
         """Of what decides the numbers: equal for a run and its rerun, and on all ranks."""
@@ -95,19 +97,19 @@ class RunConfig:
         """Written whole or not at all."""
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
             file.write(self.to_yaml())
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "RunConfig":
         """A saved config: values only, nothing in it is resolved or imported.
 
         Raises:
-            ConfigErrors: where it does not fit the components as they are now; every such key is listed.
+            ManyConfigError: where it does not fit the components as they are now; every such key is listed.
         """
-        return cls.from_dict(read_yaml(path), lambda key: str(path))
+        return cls.from_dict(read_yaml(path), lambda _: str(path))
 
 
-class ConfigErrors(ConfigError):
+class ManyConfigError(ConfigError):
     """Several mistakes in one message. ``path`` and ``problem`` are of the first."""
 
     def __init__(self, errors: list[ConfigError]) -> None:
@@ -144,7 +146,7 @@ class _Checker:
             raise ConfigError("", f"a config is a mapping of names to values, not {tree!r}", origin=self.origin(""))
         self.plain_data(tree, "")
         if self.errors:  # whatever names code, or is no plain value, is looked at no further
-            raise ConfigErrors(self.errors)
+            raise ManyConfigError(self.errors)
         tree = dict(tree)
         run_names = {field.name for field in fields(RunSettings)}
         self.unknown(tree, {*run_names, *GROUPS}, "", "the config")
@@ -167,7 +169,7 @@ class _Checker:
             "callbacks": self.nodes(tree.get("callback"), CALLBACKS, "callback"),
         }
         if self.errors:
-            raise ConfigErrors(self.errors)
+            raise ManyConfigError(self.errors)
         return RunConfig(**values)
 
     def fail(self, path: str, problem: str, *ways_out: str) -> None:
@@ -181,7 +183,11 @@ class _Checker:
                 if not isinstance(key, str):
                     self.fail(where, f"the key {key!r} is no string", "quote it")
                 elif key.startswith("_") and key.endswith("_"):
-                    self.fail(where, f"{key} asks to run code, which no config of zoo can", "choose a registered component by `name`; one of your own comes with --import path/to/file.py")
+                    self.fail(
+                        where,
+                        f"{key} asks to run code, which no config of zoo can",
+                        "choose a registered component by `name`; one of your own comes with --import path/to/file.py",
+                    )
                 else:
                     self.plain_data(entry, where)
         elif isinstance(value, list):
@@ -198,9 +204,17 @@ class _Checker:
         if isinstance(value, Mapping):
             return dict(value)
         if isinstance(value, str) and value != MISSING:
-            self.fail(key, f"{value!r} is a name where a mapping is needed", f"choose it as a group: {key}={value}; if there is no such option, `zoo list` shows what there is")
+            self.fail(
+                key,
+                f"{value!r} is a name where a mapping is needed",
+                f"choose it as a group: {key}={value}; if there is no such option, `zoo list` shows what there is",
+            )
         else:
-            self.fail(key, f"{'missing' if value in (None, MISSING) else repr(value)}: a mapping is needed here", f"choose one: {key}=NAME; `zoo list` shows what there is")
+            self.fail(
+                key,
+                f"{'missing' if value in (None, MISSING) else repr(value)}: a mapping is needed here",
+                f"choose one: {key}=NAME; `zoo list` shows what there is",
+            )
         return {}
 
     def unknown(self, node: Tree, known: set[str], path: str, what: str, *ways_out: str) -> None:
@@ -243,7 +257,12 @@ class _Checker:
     def _no_name(self, node: Any, registry: Registry, path: str) -> None:
         choices = f"known: {', '.join(registry.names())}"
         if isinstance(node, str) and node != MISSING:
-            self.fail(path, f"{node!r} is a name where the node of {article(registry.kind)} is needed", f"choose it as a group, with a slash: {registry.group}={node}", choices)
+            self.fail(
+                path,
+                f"{node!r} is a name where the node of {article(registry.kind)} is needed",
+                f"choose it as a group, with a slash: {registry.group}={node}",
+                choices,
+            )
         elif isinstance(node, Mapping):
             self.fail(f"{path}.name", f"{node.get('name')!r} names no {registry.kind}", f"choose one: {registry.group}=NAME; {choices}")
         else:
@@ -254,7 +273,12 @@ class _Checker:
         if node is None:
             return {}
         if not isinstance(node, Mapping):
-            self.fail(path, f"{node!r} is no mapping of labels to {registry.kind}s", f"choose several as a group: {registry.group}=[{', '.join(registry.names()[:2])}]", f"{path}=null for none")
+            self.fail(
+                path,
+                f"{node!r} is no mapping of labels to {registry.kind}s",
+                f"choose several as a group: {registry.group}=[{', '.join(registry.names()[:2])}]",
+                f"{path}=null for none",
+            )
             return {}
         found = {}
         for label, entry in node.items():
@@ -273,7 +297,8 @@ class _Checker:
             try:
                 found[option.name] = check_value(value, option.type, where)
             except ConfigError as error:
-                self.fail(error.path, error.problem, *error.ways_out)
+                default = "" if option.required else f"; its default is {json.dumps(option.default)}"
+                self.fail(error.path, error.problem, *(error.ways_out or [f"{where} takes {option.type}{default}"]))
         return found if len(self.errors) == before else None
 
 

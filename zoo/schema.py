@@ -30,6 +30,9 @@ class Required:
     def __repr__(self) -> str:
         return "???"
 
+    def __deepcopy__(self, memo: object) -> "Required":
+        return self  # compared with `is`
+
 
 REQUIRED = Required()
 

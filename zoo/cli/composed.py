@@ -40,7 +40,7 @@ def measure(report: Report) -> dict[str, Any]:
         return record
 
     handles = [module.register_forward_hook(hook(name, not list(module.children()))) for name, module in model.named_modules()]
-    counter = FlopCounterMode(display=False, depth=None)
+    counter = FlopCounterMode(display=False)
     with counter:
         model(report.batch.inputs)
     for handle in handles:
@@ -94,7 +94,13 @@ def _tensors(output: Any) -> list[Tensor]:
 def text_of_model(tree: dict[str, Any]) -> str:
     """For a person."""
     rows = [
-        ["  " * entry["module"].count(".") + entry["module"].rpartition(".")[2], entry["type"], " ".join("x".join(map(str, shape)) for shape in entry["output"]), entry["parameters"], _short(entry["flops_per_sample"])]
+        [
+            "  " * entry["module"].count(".") + entry["module"].rpartition(".")[2],
+            entry["type"],
+            " ".join("x".join(map(str, shape)) for shape in entry["output"]),
+            entry["parameters"],
+            _short(entry["flops_per_sample"]),
+        ]
         for entry in tree["tree"]
     ]
     memory = tree["memory_bytes"]
@@ -107,7 +113,7 @@ def text_of_model(tree: dict[str, Any]) -> str:
             table(rows, ["module", "type", "output", "parameters", "FLOPs"]),
             "",
             f"parameters  {tree['parameters']:,}, {tree['trained_parameters']:,} of them trained",
-            f"FLOPs       {_short(tree['flops_per_sample'])} for one sample's forward pass (matrix products and convolutions; a multiplication and an addition are two)",
+            f"FLOPs       {_short(tree['flops_per_sample'])} for one sample's forward pass: matrix products and convolutions, with additions",
             f"memory      about {_bytes(total)} to train with {memory['micro_batch']} samples at once: {parts}",
             "",
             "class counts and vocabularies may still grow with the data, which was not read",
@@ -129,5 +135,3 @@ def _bytes(value: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1024
     return f"{value:.3g} TiB"
-
-

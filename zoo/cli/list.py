@@ -44,7 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     if as_json:
         say_json(entries)
     elif kind == "pretrained" and not entries:
-        say("no pretrained models are recorded\n\n  A record is a file conf/pretrained/NAME.yaml that names a bundle; `zoo train` writes a bundle at the end of each run,")
+        say(
+            "no pretrained models are recorded\n\n  A record is a file conf/pretrained/NAME.yaml that names a bundle; `zoo train` writes a bundle at the end of each run,"
+        )
         say("  and `zoo predict` and init= take its folder just as well as a name.")
     elif not entries:
         raise ZooError(f"nothing{f' of kind {kind}' if kind else ''} is named {pattern!r}\n  way out: `zoo list{f' {kind}' if kind else ''}` shows all")
@@ -66,7 +68,10 @@ def find_kind(word: str, *, optional: bool) -> str | None:
 
 def kinds() -> list[dict[str, Any]]:
     """Every kind with its counts."""
-    rows = [{"kind": kind, "group": registry.group, "components": len(registry.names()), "presets": len(presets(registry.group))} for kind, registry in KINDS.items()]
+    rows = [
+        {"kind": kind, "group": registry.group, "components": len(registry.names()), "presets": len(presets(registry.group))}
+        for kind, registry in KINDS.items()
+    ]
     return rows + [{"kind": kind, "group": group, "components": 0, "presets": len(presets(group))} for kind, group in PRESET_GROUPS.items()]
 
 
@@ -74,15 +79,18 @@ def entries_of(kind: str, pattern: str) -> list[dict[str, Any]]:
     """Components and presets of a kind whose names match."""
     registry = KINDS.get(kind)
     group = registry.group if registry else PRESET_GROUPS[kind]
-    entries = [
-        {"name": name, "kind": kind, "type": "component", "choose": f"{group}={name}", "summary": registry.schema(name).summary, "origin": registry.schema(name).origin}
-        for name in (registry.names(pattern) if registry else [])
+    schemas = [registry.schema(name) for name in registry.names(pattern)] if registry else []
+    entries: list[dict[str, Any]] = [
+        {"name": schema.name, "kind": kind, "type": "component", "choose": f"{group}={schema.name}", "summary": schema.summary, "origin": schema.origin}
+        for schema in schemas
     ]
     for name, preset in presets(group).items():
         if fnmatchcase(name, pattern):
             base = base_component(preset)
             choose = f"init={name}" if kind == "pretrained" else f"{group}={name}"
-            entries.append({"name": name, "kind": kind, "type": "preset", "choose": choose, "summary": summary_of(preset, base), "origin": str(preset.file), "base": base})
+            entries.append(
+                {"name": name, "kind": kind, "type": "preset", "choose": choose, "summary": summary_of(preset, base), "origin": str(preset.file), "base": base}
+            )
     return sorted(entries, key=lambda entry: (entry["name"], entry["type"]))
 
 
@@ -95,7 +103,15 @@ def summary_of(preset: Preset, base: str | None) -> str:
 
 
 def _say_kinds(rows: list[dict[str, Any]]) -> None:
-    say(table([[row["kind"], row["components"] or "", row["presets"] or "", f"{row['group']}=NAME" if row["kind"] != "pretrained" else "init=NAME"] for row in rows], ["kind", "components", "presets", "choose with"]))
+    say(
+        table(
+            [
+                [row["kind"], row["components"] or "", row["presets"] or "", f"{row['group']}=NAME" if row["kind"] != "pretrained" else "init=NAME"]
+                for row in rows
+            ],
+            ["kind", "components", "presets", "choose with"],
+        )
+    )
     for plugin, reason in plugin_errors.items():
         say(f"\nthe plugin {plugin} could not be imported: {reason}")
     say("\n`zoo list KIND` names them, `zoo show NAME` explains one.")

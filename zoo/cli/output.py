@@ -107,6 +107,12 @@ def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return ""
-    own = [frame for frame in frames if not any(f"{os.sep}{name}{os.sep}" in frame.filename for name in _OUTSIDE) and "site-packages" not in frame.filename and Path(frame.filename).is_file()]
+    own = [
+        frame
+        for frame in frames
+        if not any(f"{os.sep}{name}{os.sep}" in frame.filename for name in _OUTSIDE)
+        and "site-packages" not in frame.filename
+        and Path(frame.filename).is_file()
+    ]
     frame = (own or frames)[-1]
     return f"\n  raised at {frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"

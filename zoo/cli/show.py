@@ -7,9 +7,9 @@ from typing import Any
 
 from zoo.cli.list import PRESET_GROUPS
 from zoo.cli.output import DONE, only_json, say, say_json
-from zoo.errors import ZooError, did_you_mean
+from zoo.errors import RegistryError, ZooError, did_you_mean
 from zoo.presets import Preset, base_component, presets
-from zoo.registry import KINDS, RegistryError
+from zoo.registry import KINDS
 from zoo.schema import Schema
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 
@@ -90,7 +90,11 @@ def _unknown(word: str, name: str) -> ZooError:
     except RegistryError as error:
         problem = "\n".join(line for line in str(error).splitlines() if "could not be imported" in line)
     near_names = did_you_mean(name, known)
-    lines = [f"nothing is named {word!r}; {near_names if near_names.startswith('did') else '`zoo list` shows what there is'}", problem, "  a component of your own: --import path/to/file.py"]
+    lines = [
+        f"nothing is named {word!r}; {near_names if near_names.startswith('did') else '`zoo list` shows what there is'}",
+        problem,
+        "  a component of your own: --import path/to/file.py",
+    ]
     return ZooError("\n".join(line for line in lines if line))
 
 
@@ -127,11 +131,26 @@ def describe(found: Found) -> dict[str, Any]:
 
     name = next(name for name, settings in SETTINGS.items() if settings is found)
     doc = (found.__doc__ or "").strip()
-    return {"name": name, "kind": "settings", "type": "settings", "doc": doc, "options": [_option(option) for option in settings_options(found)], "wired": [], "presets": [], "origin": "zoo/settings.py"}
+    return {
+        "name": name,
+        "kind": "settings",
+        "type": "settings",
+        "doc": doc,
+        "options": [_option(option) for option in settings_options(found)],
+        "wired": [],
+        "presets": [],
+        "origin": "zoo/settings.py",
+    }
 
 
 def _option(option: Any) -> dict[str, Any]:
-    return {"name": option.name, "type": str(option.type), "default": "???" if option.required else option.default, "required": option.required, "doc": option.doc}
+    return {
+        "name": option.name,
+        "type": str(option.type),
+        "default": "???" if option.required else option.default,
+        "required": option.required,
+        "doc": option.doc,
+    }
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Trial:
 
     def __call__(self, job: DictConfig) -> Any:
         from zoo.cli.train import start
+        from zoo.compose import override_of
         from zoo.config import RunConfig
         from zoo.plugins import import_from_environment
 
@@ -36,10 +37,12 @@ class Trial:
         tree = OmegaConf.to_container(job, resolve=True)
         assert isinstance(tree, dict)
         if tree.get("run_dir"):
-            raise ConfigError("run_dir", "the trials of a sweep have a directory each", "leave run_dir out: they lie in runs/<name>/<time>/<number>", "hydra.sweep.dir=DIR")
+            raise ConfigError(
+                "run_dir", "the trials of a sweep have a directory each", "leave run_dir out: they lie in runs/<name>/<time>/<number>", "hydra.sweep.dir=DIR"
+            )
         if tree.get("resume") or tree.get("rerun"):
             raise ConfigError("resume" if tree.get("resume") else "rerun", "a saved run is gone on with or done again alone, not in a sweep", "leave out -m")
-        config = RunConfig.from_dict(tree, lambda path: next((f"the override {line}" for line in overrides if line.lstrip("+~").split("=")[0] == path), None))
+        config = RunConfig.from_dict({str(key): value for key, value in tree.items()}, lambda path: override_of(path, overrides))
         return start(config, overrides, Path(hydra.runtime.output_dir))
 
 
@@ -51,7 +54,7 @@ class Recorder:
         self.done: list[JobReturn] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        jobs = self.launcher.launch(job_overrides, initial_job_idx)
+        jobs: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx)
         self.done += jobs
         for job in jobs if self.keep_going else []:
             if job.status is JobStatus.FAILED:  # the basic sweeper would stop at it; the others decide for themselves
@@ -72,7 +75,8 @@ def sweep(composer: "Composer", overrides: Sequence[str], *, as_json: bool) -> i
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=Callbacks(config))
     context.callbacks.on_multirun_start(config=config, config_name=composer.config_name)
     sweeper = composer.guard(
-        overrides, lambda: Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=Trial(composer.config_name, composer.config_dir))
+        overrides,
+        lambda: Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=Trial(composer.config_name, composer.config_dir)),
     )
     recorder = Recorder(getattr(sweeper, "launcher", None), keep_going=type(sweeper) is BasicSweeper)
     if recorder.launcher is not None:
@@ -92,7 +96,9 @@ def conclude(jobs: Sequence[JobReturn], folder: Path, *, as_json: bool) -> int:
         say_json({"sweep": str(folder), "trials": trials})
     else:
         names = list(dict.fromkeys(name for trial in trials for name in trial.get("metrics", {})))
-        rows = [[trial["number"], " ".join(trial["overrides"]), *[trial.get("metrics", {}).get(name, "-") for name in names], trial["outcome"]] for trial in trials]
+        rows = [
+            [trial["number"], " ".join(trial["overrides"]), *[trial.get("metrics", {}).get(name, "-") for name in names], trial["outcome"]] for trial in trials
+        ]
         say(table(rows, ["trial", "overrides", *names, "outcome"]))
         say(f"\n{len(trials) - len(failed)} of {len(trials)} trials done, in {folder}")
     for trial, job in zip(trials, jobs, strict=True):

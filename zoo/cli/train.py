@@ -156,7 +156,13 @@ def new_run_dir(config: RunConfig, given: Path | None = None) -> Path:
         folder = given or Path(str(config.run.run_dir))
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "config.yaml").exists():
-            raise ConfigError("run_dir", f"{folder} holds a run already", f"go on with it: zoo train resume={folder}", "another directory", "run_dir=null for runs/<name>/<time>")
+            raise ConfigError(
+                "run_dir",
+                f"{folder} holds a run already",
+                f"go on with it: zoo train resume={folder}",
+                "another directory",
+                "run_dir=null for runs/<name>/<time>",
+            )
         return folder
     parent = Path("runs") / config.run.name
     parent.mkdir(parents=True, exist_ok=True)
