@@ -162,6 +162,10 @@ def _checked(entry: Any, kind: str) -> Any:
             raise DataError(f"a text is a string, not {type(entry).__name__}")
         case "table" if not isinstance(entry, Mapping):
             raise DataError(f"a row is a mapping of column names to values, not {type(entry).__name__}")
+        case "history" if isinstance(entry, Mapping):
+            if len(entry) != 1 or not set(entry) <= {"user", "items"}:
+                raise DataError(f"a history is {{'user': id}} or {{'items': [ids]}}, not {', '.join(map(str, entry)) or 'empty'}")
+            return next(iter(entry.values()))
     return str(entry) if isinstance(entry, Path) else entry
 
 

@@ -12,6 +12,7 @@ from zoo.hub.bundle import Bundle, load_bundle
 from zoo.inference.inputs import Sample, samples
 from zoo.model import Model
 from zoo.parallel.device import choose_device
+from zoo.structs import Batch
 
 if TYPE_CHECKING:
     from zoo.specs import InputSpec
@@ -77,39 +78,39 @@ class Predictor:
             answers += self._answer(given[start : start + batch_size], top_k)
         return answers
 
-    def _answer(self, given: list[Sample], top_k: int) -> list[dict[str, Any]]:
-        errors = {place: str(sample.error) for place, sample in enumerate(given) if sample.error is not None}
-        usable = [place for place in range(len(given)) if place not in errors]
-        found: dict[int, dict[str, Any]] = {}
-        if usable:
-            try:
-                found = self._forward([given[place].raw for place in usable], usable, errors, top_k)
-            except DataError as error:  # none of them can be used
-                errors |= self._reasons([given[place].raw for place in usable], usable, error)
-        return [{"input": sample.name} | (found[place] if place in found else {"error": errors[place]}) for place, sample in enumerate(given)]
-
     @torch.inference_mode()
-    def _forward(self, raws: list[Any], places: list[int], errors: dict[int, str], top_k: int) -> dict[int, dict[str, Any]]:
-        batch = self.processor.batch([{self.model.input: raw} for raw in raws], with_targets=False)
-        bad = [row for row, valid in enumerate(batch.valid.tolist()) if not valid]
-        errors |= {places[row]: sample.reason for row, sample in zip(bad, batch.bad, strict=True)}
-        batch = batch.to(self.device)
-        prediction = self.model(batch.inputs)
-        head: Any = self.model.head
-        answers = head.decode(prediction, batch.targets)
-        return {places[row]: self._shape(answer, top_k) for row, answer in enumerate(answers) if row not in bad}
+    def _answer(self, given: list[Sample], top_k: int) -> list[dict[str, Any]]:
+        answers: dict[int, dict[str, Any]] = {place: {"error": sample.error} for place, sample in enumerate(given) if sample.error is not None}
+        rows = {place: {self.model.input: sample.raw} for place, sample in enumerate(given) if place not in answers}
+        batch, reasons = self._batch(list(rows.values()))
+        if batch is not None:
+            batch = batch.to(self.device)
+            prediction = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in self.model(batch.inputs).items()}
+            head: Any = self.model.head
+            decoded = head.decode(prediction, batch.targets)
+            answers |= {place: self._shaped(answer, rows[place], top_k) for place, answer in zip(rows, decoded, strict=True)}
+        answers |= {place: self._unusable(rows[place][self.model.input], reason, top_k) for place, reason in zip(rows, reasons, strict=True) if reason is not None}
+        return [{"input": sample.name} | answers[place] for place, sample in enumerate(given)]
 
-    def _shape(self, answer: dict[str, Any], top_k: int) -> dict[str, Any]:
-        """The best ``top_k`` of what is ranked; item numbers become the data's own ids."""
-        return {key: value[:top_k] if key == "top" else value for key, value in answer.items()}
+    def _batch(self, rows: list[dict[str, Any]]) -> tuple[Batch | None, list[str | None]]:
+        """A batch with a filler for each row that cannot be encoded, and why; no batch where none can."""
+        if not rows:
+            return None, []
+        try:
+            batch = self.processor.batch(rows, with_targets=False)
+        except DataError as error:
+            if len(rows) == 1:
+                return None, [str(error)]
+            return None, [reason for row in rows for reason in self._batch([row])[1]]
+        reasons = iter(batch.bad)
+        return batch, [None if valid else next(reasons).reason for valid in batch.valid.tolist()]
 
-    def _reasons(self, raws: list[Any], places: list[int], error: DataError) -> dict[int, str]:
-        if len(raws) == 1:
-            return {places[0]: str(error)}
-        reasons = {}
-        for raw, place in zip(raws, places, strict=True):
-            try:
-                self.processor.batch([{self.model.input: raw}], with_targets=False)
-            except DataError as own:
-                reasons[place] = str(own)
-        return reasons
+    def _shaped(self, answer: dict[str, Any], row: Mapping[str, Any], top_k: int) -> dict[str, Any]:
+        """The best ``top_k`` of what is ranked, in the data's own names."""
+        answer = {key: value[:top_k] if key == "top" else value for key, value in answer.items()}
+        return self.target.present(answer, row) if hasattr(self.target, "present") else answer
+
+    def _unusable(self, raw: Any, reason: str, top_k: int) -> dict[str, Any]:
+        """The stated answer for users and items that training did not know, where there is one; else the reason."""
+        asks_for_someone = isinstance(raw, str | int | list | tuple) and not isinstance(raw, bool)
+        return self.target.fallback(reason, top_k) if asks_for_someone and hasattr(self.target, "fallback") else {"error": reason}

@@ -116,10 +116,8 @@ class WandbLogger:
         try:
             mirror.wait(self.finish_seconds)
         except subprocess.TimeoutExpired:
-            say(
             upload = f"wandb sync {self.folder}/wandb/*run-*"
             say(f"W&B: not finished after {self.finish_seconds:.0f} s, stopped waiting; the local log is complete. To upload: {upload}")
-            )
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(mirror.pid, signal.SIGKILL)
