@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.dropout import name_randomness
 from zoo.specs import FeatureSpec, TargetSpec
 from zoo.structs import Batch, Features, LossTerm, Prediction, Targets, Values
 
@@ -78,6 +79,7 @@ class Model(nn.Module):
     def __init__(self, *, encoder: nn.Module, decoder: nn.Module, head: nn.Module, input: str) -> None:
         super().__init__()
         self.encoder, self.decoder, self.head, self.input = encoder, decoder, head, input
+        name_randomness(self)
 
     def forward(self, inputs: Mapping[str, Values]) -> Prediction:
         values = inputs[self.input]

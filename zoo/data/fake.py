@@ -1,0 +1,101 @@
+"""Synthetic batches of any spec, for checks before data is read and for tests. They mean nothing and have the right form.
+
+Letters: B rows, C channels or classes, H W pixels, N positions, M mel bands, T frames, K numbers, S seen items.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.specs import (
+    ClassTarget,
+    DataSpec,
+    HistoryInput,
+    ImageInput,
+    InputSpec,
+    ItemTarget,
+    Labelling,
+    NumberTarget,
+    SpectrogramInput,
+    TableInput,
+    TargetSpec,
+    TokenInput,
+)
+from zoo.structs import Batch, Values
+
+
+def fake_batch(spec: DataSpec, size: int, device: str = "cpu", seed: int = 0, lengths: Sequence[int] | None = None) -> Batch:
+    """A batch that fits ``spec``.
+
+    Args:
+        spec: what a model of the data is built for.
+        size: rows B.
+        device: "cpu", or "meta" for shapes alone.
+        seed: of the values; the same seed gives the same batch, and its shapes on "meta".
+        lengths: real positions (or frames) of each row; drawn from 1 to the spec's maximum (at most 64) where none are given.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("cpu"):  # a default device of meta would take the generator's place
+        if lengths is None:
+            limit = max(1, min([64, *filter(None, (longest(entry) for entry in spec.inputs))]))
+            lengths = torch.randint(1, limit + 1, (size,), generator=generator).tolist()
+        assert len(lengths) == size, f"{len(lengths)} lengths for {size} rows"
+        inputs = {entry.name: fake_input(entry, size, list(lengths), generator) for entry in spec.inputs}
+        targets: dict[str, Tensor] = {}
+        for target in spec.targets:
+            targets |= fake_target(target, size, list(lengths), generator)
+        batch = Batch(inputs=inputs, targets=targets, ids=torch.arange(size), valid=torch.ones(size, dtype=torch.bool))
+    return batch.to(device)
+
+
+def longest(entry: InputSpec) -> int | None:
+    """The most positions that an input may have, None where its shape is fixed."""
+    match entry:
+        case TokenInput():
+            return entry.max_length
+        case SpectrogramInput():
+            return entry.max_frames
+    return None
+
+
+def fake_input(entry: InputSpec, size: int, lengths: list[int], generator: torch.Generator) -> Values:
+    match entry:
+        case ImageInput():
+            return Values(torch.randn(size, entry.channels, entry.height, entry.width, generator=generator))
+        case TokenInput():
+            mask = length_mask(lengths)
+            lowest = 1 if isinstance(entry, HistoryInput) else 0
+            ids = torch.randint(lowest, entry.vocab_size, mask.shape, generator=generator)
+            ids = torch.where(ids == entry.pad_id, (ids + 1) % entry.vocab_size, ids)
+            return Values(ids.masked_fill(~mask, entry.pad_id), mask)
+        case SpectrogramInput():
+            mask = length_mask(lengths)
+            return Values(torch.randn(size, entry.n_mels, mask.shape[1], generator=generator) * mask[:, None], mask)
+        case TableInput():
+            columns = [torch.randint(0, count, (size,), generator=generator) for count in entry.categories]
+            categories = torch.stack(columns, dim=1) if columns else torch.zeros(size, 0, dtype=torch.int64)
+            return Values({"numbers": torch.randn(size, entry.numbers, generator=generator), "categories": categories})
+    raise AssertionError(f"no fake values for an input of kind {entry.kind!r}")
+
+
+def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: torch.Generator) -> dict[str, Tensor]:
+    match target:
+        case ClassTarget(labelling=Labelling.SINGLE):
+            return {target.name: torch.randint(0, target.num_classes, (size,), generator=generator)}
+        case ClassTarget():
+            return {target.name: torch.randint(0, 2, (size, target.num_classes), generator=generator).float()}
+        case NumberTarget():
+            values = torch.randn(size, len(target.columns), generator=generator)
+            return {target.name: values * torch.tensor(target.std) + torch.tensor(target.mean)}
+        case ItemTarget():
+            mask = length_mask(lengths)
+            items = torch.randint(1, target.num_items + 1, mask.shape, generator=generator)
+            seen = torch.randint(1, target.num_items + 1, (size, max(lengths)), generator=generator)
+            return {target.name: items * mask, target.seen: seen * mask}
+    raise AssertionError(f"no fake values for a target of kind {target.kind!r}")
+
+
+def length_mask(lengths: list[int]) -> Tensor:
+    """B N, True at the first ``lengths[b]`` positions."""
+    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]

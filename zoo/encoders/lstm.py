@@ -1,0 +1,54 @@
+"""LSTM over identifiers (Hochreiter and Schmidhuber, 1997, https://doi.org/10.1162/neco.1997.9.8.1735).
+
+Letters: B items, N positions, D width.
+"""
+
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers.dropout import Dropout
+from zoo.layers.recurrent import RecurrentLayer
+from zoo.layers.token import embedding
+from zoo.registry import ENCODERS
+from zoo.specs import FeatureSpec, Layout, TokenInput
+from zoo.structs import Features
+
+
+class Direction(StrEnum):
+    FORWARD = "forward"
+    BOTH = "both"
+
+
+@ENCODERS.register("lstm")
+class LongShortTermMemory(nn.Module):
+    """Embedded identifiers through layers of LSTM. Padding never changes a real position's output.
+
+    Args:
+        tokens: filled from the data's spec.
+        dim: width D of every token; with both directions each has half of it.
+        depth: number of layers.
+        direction: forward (causal; what next_item needs), or both, each sequence from its own end.
+        dropout: probability of leaving out an element, after the embedding and after every layer.
+    """
+
+    repeats = ("layers",)
+
+    def __init__(self, *, tokens: TokenInput, dim: int = 256, depth: int = 2, direction: Direction = Direction.BOTH, dropout: float = 0.1) -> None:
+        super().__init__()
+        both = direction is Direction.BOTH
+        if depth < 1:
+            raise ValueError(f"depth={depth} gives no layers; choose 1 or more")
+        if both and dim % 2:
+            raise ValueError(f"dim={dim} is odd, and direction=both gives half of it to each; choose {dim - 1} or {dim + 1}, or direction=forward")
+        self.embedding = embedding(tokens, dim)
+        self.layers = nn.ModuleList(RecurrentLayer(dim=dim, both=both, dropout=dropout) for _ in range(depth))
+        self.dropout = Dropout(dropout)
+        self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=not both)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Features:
+        x = self.dropout(self.embedding(tokens))  # B N D
+        for layer in self.layers:
+            x = layer(x, mask)
+        return Features(tokens=x if mask is None else torch.where(mask[..., None], x, x.new_zeros(())), mask=mask)

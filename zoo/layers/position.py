@@ -1,0 +1,88 @@
+"""Where an element stands in its sequence: learned, sinusoidal or rotary positions.
+
+Letters: B items, N positions, D width, H heads, E width of a head.
+"""
+
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+
+class Positions(StrEnum):
+    LEARNED = "learned"
+    SINUSOIDAL = "sinusoidal"
+    ROTARY = "rotary"
+    NONE = "none"
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector a position.
+
+    Args:
+        length: positions there are; a longer sequence is an error.
+        dim: width D.
+    """
+
+    def __init__(self, *, length: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(length, dim))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.weight.shape[0]:
+            raise ValueError(f"a sequence of {x.shape[1]} positions, where {self.weight.shape[0]} are learned; cut it to the data's max_length")
+        return x + self.weight[: x.shape[1]]  # B N D
+
+
+class SinusoidalPositions(nn.Module):
+    """Sines and cosines of the position (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762), for any length.
+
+    Args:
+        dim: width D, even.
+        period: of the slowest pair, in positions over 2 pi.
+    """
+
+    def __init__(self, *, dim: int, period: float = 10_000.0) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"sinusoidal positions need an even width, got dim={dim}; choose {dim - 1} or {dim + 1}")
+        self.dim, self.period = dim, period
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = rotation_angles(x.shape[1], self.dim, self.period, x.device)  # N D/2
+        table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)  # N D, sine and cosine in turn
+        return x + table.to(x.dtype)
+
+
+class Rotary(nn.Module):
+    """Queries and keys turned by an angle that grows with the position (Su et al., 2021, https://arxiv.org/abs/2104.09864).
+
+    Args:
+        dim: width E of a head, even.
+        period: of the slowest pair, in positions over 2 pi.
+    """
+
+    def __init__(self, *, dim: int, period: float = 10_000.0) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"rotary positions need an even width of each head, got {dim}; change dim or heads")
+        self.dim, self.period = dim, period
+
+    def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, N E each."""
+        angles = rotation_angles(length, self.dim, self.period, device).repeat(1, 2)  # N E
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn pairs (e, e + E/2) of B H N E."""
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+def rotation_angles(length: int, dim: int, period: float, device: torch.device) -> Tensor:
+    """N D/2 float32: position times frequency."""
+    frequency = period ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
+    return torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency

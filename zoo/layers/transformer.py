@@ -1,0 +1,77 @@
+"""The one Transformer block, for every modality.
+
+Letters: B items, N positions, D width.
+"""
+
+from enum import StrEnum
+
+from torch import Tensor, nn
+
+from zoo.layers.attention import MultiHeadAttention
+from zoo.layers.dropout import Dropout, DropPath
+from zoo.layers.feedforward import Activation, FeedForward
+
+
+class NormPlacement(StrEnum):
+    PRE = "pre"
+    POST = "post"
+
+
+class TransformerBlock(nn.Module):
+    """Attention and a position-wise network, each in a residual branch (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762).
+
+    Args:
+        dim: width D.
+        heads: attention heads; they divide D.
+        mlp_ratio: hidden width of the position-wise network, in multiples of D.
+        placement: norm before each branch (steadier to train), or after each sum (the original, BERT).
+        activation: of the position-wise network.
+        causal: a position sees itself and those before it only.
+        dropout: on the output of both branches and within the position-wise network.
+        attention_dropout: on the attention weights.
+        drop_path: probability of leaving a branch out for a sample.
+        qkv_bias: bias of the projections to queries, keys and values.
+        norm_eps: added to the variance in the norms.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        placement: NormPlacement = NormPlacement.PRE,
+        activation: Activation = Activation.GELU,
+        causal: bool = False,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        qkv_bias: bool = True,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.placement = placement
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attention = MultiHeadAttention(dim=dim, heads=heads, causal=causal, bias=qkv_bias, dropout=attention_dropout)
+        self.dropout1 = Dropout(dropout)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = FeedForward(dim=dim, hidden=round(mlp_ratio * dim), activation=activation, dropout=dropout)
+        self.dropout2 = Dropout(dropout)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        if self.placement is NormPlacement.PRE:
+            x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation)))
+            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x))))
+        x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation))))
+        return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x))))  # type: ignore[no-any-return]
+
+
+def init_transformer(module: nn.Module, std: float = 0.02) -> None:
+    """Truncated normal weights and zero biases for the linear layers within, as in ViT and BERT."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
