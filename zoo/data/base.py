@@ -32,11 +32,13 @@ class InputCodec(Protocol):
     kind: ClassVar[str]
     ragged: ClassVar[str | None]
     """Name of the axis that varies between samples ("tokens", "frames"), None where all samples have one shape; it is the last."""
-    pad: int
-    """What fills shorter rows of a batch."""
 
     @property
     def spec(self) -> InputSpec: ...
+
+    @property
+    def pad(self) -> int:
+        """What fills shorter rows of a batch."""
 
     def encode(self, raw: Any) -> Encoded:
         """One sample; deterministic. Raises ``DataError`` for what cannot be decoded, with the reason."""
@@ -56,10 +58,12 @@ class TargetCodec(Protocol):
 
     kind: ClassVar[str]
     ragged: ClassVar[str | None]
-    pad: int
 
     @property
     def spec(self) -> TargetSpec: ...
+
+    @property
+    def pad(self) -> int: ...
 
     def encode(self, raw: Any) -> Encoded:
         """One sample. Raises ``DataError`` for a value outside the vocabulary."""
@@ -84,20 +88,27 @@ class Transform(Protocol):
 class Tokenizer(Protocol):
     """Text -> identifiers. Registered as kind ``tokenizer``; trained on the training split, or loaded."""
 
+    kind: ClassVar[str]
+    """The name that it is registered under, by which a bundle finds it again."""
     vocab_size: int
+    """Before training: the most that it may become."""
     pad_id: int
 
     def train(self, texts: Sequence[str]) -> None:
         """Fit the vocabulary; harmless on a tokenizer that needs none or has been loaded."""
 
-    def encode(self, text: str) -> list[int]:
-        """Identifiers with the special tokens that the model is trained with."""
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        """Identifiers with the special tokens that the model is trained with, of which none is lost when a long text is cut. Never empty."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of identifiers; special tokens are left out."""
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and what else is needed."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """What ``save`` wrote. Raises ``CheckpointError`` where it is missing or damaged."""
 
 
 class Split(Protocol):

@@ -1,7 +1,13 @@
-"""Raw values <-> tensors, one file a kind. The table below is all that a bundle's processor can name: kinds, never import strings."""
+"""Raw values <-> tensors, one file a kind. The tables below are all that a bundle's processor can name: kinds, never import strings."""
 
+from typing import Any
+
+from zoo.data.codecs.audio import AudioCodec
+from zoo.data.codecs.history import HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.table import TableCodec
+from zoo.data.codecs.text import TextCodec
 
-INPUT_CODECS = {codec.kind: codec for codec in (ImageCodec,)}
-TARGET_CODECS = {codec.kind: codec for codec in (ClassCodec, NumberCodec)}
+INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec)}
+TARGET_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec)}

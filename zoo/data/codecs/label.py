@@ -40,6 +40,8 @@ class ClassCodec:
         """Labels of the training split, sorted (as numbers where all of them are), with their counts."""
         counts: dict[str, int] = {}
         for raw in raws:
+            if raw is None:  # the loader counts and names it
+                continue
             for label in {raw} if labelling is Labelling.SINGLE else set(split_labels(raw, separator)):
                 if (text := str(label)) != "":
                     counts[text] = counts.get(text, 0) + 1

@@ -1,0 +1,272 @@
+"""Tables of any kind of data: columns of text, of files by path, of numbers and of categories, mapped by options."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.base import InputCodec, OpenData, TargetCodec, Tokenizer
+from zoo.data.codecs.audio import AudioCodec
+from zoo.data.codecs.image import ImageCodec
+from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.table import Missing, TableCodec
+from zoo.data.codecs.text import TextCodec
+from zoo.data.files import SPLIT_FOLDERS
+from zoo.data.splits import check_fractions, hash_split
+from zoo.data.tabular import Format, Header, Quoting, Rows, read_rows
+from zoo.data.tokenizers.bpe import BpeTokenizer
+from zoo.errors import DataError
+from zoo.registry import DATASETS
+from zoo.specs import DataSpec, Labelling
+
+TEXT, IMAGE, AUDIO, TABLE = "text", "image", "audio", "table"
+FIT_CLIPS = 500
+
+
+class TargetKind(StrEnum):
+    CLASS = "class"
+    MULTI = "multi"
+    NUMBER = "number"
+
+
+@DATASETS.register("table")
+class Table:
+    """CSV, TSV, JSON lines, Parquet, or a Hugging Face data set, with the columns that are wanted named by options.
+
+    Inputs, all that are named: `text`, `image`, `audio`, and `table` (numbers and categories). Columns of files without a header are named
+    "0", "1", and so on. Splits, the first that applies: `validation_path` and `test_path`; `split_column`; the splits of a Hugging Face data
+    set; parts by the hash of `split_by`, so that equal values stay together. Everything is fitted on the training split: tokenizer, classes, means.
+
+    Args:
+        path: the file; or a folder or name of a Hugging Face data set.
+        validation_path: file of the validation split, in the same format.
+        test_path: file of the test split, in the same format.
+        format: auto goes by the file's ending, and takes folders for Hugging Face data sets.
+        header: whether the first line of CSV and TSV names the columns.
+        quoting: standard, or none where quotation marks in CSV and TSV are plain characters.
+        text: column of texts.
+        tokenizer: for the texts; null trains byte-level BPE with at most 8,000 tokens.
+        max_length: tokens of a text; what follows is cut off.
+        image: column of image paths, relative to `files`.
+        image_size: side that images are resized to, in pixels.
+        image_channels: 3 for colour, 1 for grey.
+        audio: column of sound paths, relative to `files`.
+        sample_rate: in hertz, that sound is resampled to.
+        n_mels: mel channels of a spectrogram.
+        max_seconds: of a clip; what follows is cut off.
+        files: folder of the image and sound files; null takes the folder of `path`.
+        numbers: columns of numbers.
+        categories: columns of categories.
+        missing: what an absent number becomes: refused, the training mean, or that with an indicator column.
+        target: column to be told, or several columns of numbers.
+        target_kind: class; multi, several classes a row (a JSON list, or text with separators); or number.
+        separator: between the classes of one row, for multi.
+        split_column: column that says train, validation or test.
+        split_by: column whose hash decides the split; null takes text, image or audio, else all inputs together.
+        validation: part of the rows that validates, where nothing above says.
+        test: part of the rows that tests, likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        target: str | list[str],
+        validation_path: str | None = None,
+        test_path: str | None = None,
+        format: Format = Format.AUTO,
+        header: Header = Header.FIRST_LINE,
+        quoting: Quoting = Quoting.STANDARD,
+        text: str | None = None,
+        tokenizer: Tokenizer | None = None,
+        max_length: int = 128,
+        image: str | None = None,
+        image_size: int = 64,
+        image_channels: int = 3,
+        audio: str | None = None,
+        sample_rate: int = 16000,
+        n_mels: int = 64,
+        max_seconds: float = 4.0,
+        files: str | None = None,
+        numbers: tuple[str, ...] = (),
+        categories: tuple[str, ...] = (),
+        missing: Missing = Missing.REFUSE,
+        target_kind: TargetKind = TargetKind.CLASS,
+        separator: str = "|",
+        split_column: str | None = None,
+        split_by: str | None = None,
+        validation: float = 0.1,
+        test: float = 0.1,
+    ) -> None:
+        check_fractions(validation, test)
+        self.targets = [target] if isinstance(target, str) else list(target)
+        if not self.targets or (len(self.targets) > 1 and target_kind is not TargetKind.NUMBER):
+            raise ValueError(f"target={target}: one column, or with target_kind=number one or more")
+        if split_column and (validation_path or test_path):
+            raise ValueError(f"split_column={split_column!r} and separate files for splits: choose one")
+        self.path, self.paths = path, {"train": path, "validation": validation_path, "test": test_path}
+        self.format, self.header, self.quoting = format, header, quoting
+        self.sources = {name: column for name, column in ((TEXT, text), (IMAGE, image), (AUDIO, audio)) if column is not None}
+        self.numbers, self.categories, self.missing = numbers, categories, missing
+        self.files, self.target_kind, self.separator = files, target_kind, separator
+        self.split_column, self.split_by, self.validation, self.test = split_column, split_by, validation, test
+        self.codecs: dict[str, InputCodec] = {}
+        if text is not None:
+            self.codecs[TEXT] = TextCodec(name=TEXT, tokenizer=tokenizer if tokenizer is not None else BpeTokenizer(), max_length=max_length)
+        if image is not None:
+            self.codecs[IMAGE] = ImageCodec(name=IMAGE, channels=image_channels, size=(image_size, image_size))
+        if audio is not None:
+            self.codecs[AUDIO] = AudioCodec(name=AUDIO, sample_rate=sample_rate, n_mels=n_mels, max_seconds=max_seconds)
+        if numbers or categories:
+            self.codecs[TABLE] = TableCodec(name=TABLE, numbers=numbers, categories=categories, missing=missing)
+        if not self.codecs:
+            raise ValueError("no input is named; give columns: text=COLUMN, image=COLUMN, audio=COLUMN, numbers=[...] or categories=[...]")
+        inputs = {*self.sources.values(), *numbers, *categories}
+        if leaks := inputs & set(self.targets):
+            raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
+
+    def sketch(self) -> DataSpec:
+        codec: TargetCodec
+        if self.target_kind is TargetKind.NUMBER:
+            codec = NumberCodec(name="value", columns=self.targets, mean=[0.0] * len(self.targets), std=[1.0] * len(self.targets))
+        else:
+            codec = ClassCodec(name="label", labels=("a", "b"), labelling=self._labelling)
+        categories = tuple(2 for _ in self.categories)
+        specs = []
+        for name, known in self.codecs.items():
+            spec = known.spec
+            specs.append(type(spec)(**{**vars(spec), "categories": categories}) if name == TABLE else spec)
+        return DataSpec(inputs=tuple(specs), targets=(codec.spec,))
+
+    @property
+    def _labelling(self) -> Labelling:
+        return Labelling.MULTI if self.target_kind is TargetKind.MULTI else Labelling.SINGLE
+
+    def open(self) -> OpenData:
+        splits, rule = self._splits()
+        train = splits["train"]
+        self._fit(train)
+        target = self._target(train)
+        return OpenData(
+            inputs=self.codecs,
+            targets={target.spec.name: target},
+            splits=splits,
+            notes={"source": self.path, "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
+        )
+
+    def _splits(self) -> "tuple[dict[str, TableSplit], str]":
+        wanted = list(
+            dict.fromkeys(
+                [*self.sources.values(), *self.numbers, *self.categories, *self.targets, *(entry for entry in (self.split_column, self.split_by) if entry)]
+            )
+        )
+        read = {name: read_rows(path, self.format, wanted, self.header, self.quoting) for name, path in self.paths.items() if path is not None}
+        if len(read) > 1:
+            if several := [self.paths[name] for name, parts in read.items() if set(parts) != {""}]:
+                raise DataError(f"{', '.join(map(str, several))}: has splits of its own; give path alone")
+            return {name: self._split(parts[""], None) for name, parts in read.items()}, "by file"
+        parts = read["train"]
+        if "" not in parts:
+            named: dict[str, Rows] = {}
+            for name, rows in parts.items():
+                if found := SPLIT_FOLDERS.get(name.lower()):
+                    named[found] = rows
+            if "train" not in named:
+                raise DataError(f"{self.path}: its splits are {', '.join(parts)}; one has to be named train")
+            if len(named) > 1:
+                return {name: self._split(rows, None) for name, rows in named.items()}, "the data set's own"
+            parts = {"": named["train"]}
+        rows = parts[""]
+        if self.split_column is not None:
+            return self._by_column(rows, self.split_column), f"by column {self.split_column}"
+        chosen = hash_split(self._split_texts(rows), validation=self.validation, test=self.test)
+        by = self.split_by or next(iter(self.sources.values()), "all inputs")
+        return {name: self._split(rows, part) for name, part in chosen.items()}, f"by hash of {by}: test {self.test:g}, validation {self.validation:g}"
+
+    def _split_texts(self, rows: Rows) -> Sequence[str]:
+        if self.split_by or self.sources:
+            return [str(value) for value in rows.column(self.split_by or next(iter(self.sources.values())))]
+        columns = [rows.column(name) for name in (*self.numbers, *self.categories)]
+        return ["\x1f".join(map(str, values)) for values in zip(*columns, strict=True)]
+
+    def _by_column(self, rows: Rows, column: str) -> "dict[str, TableSplit]":
+        found = [SPLIT_FOLDERS.get(str(value).strip().lower()) for value in rows.column(column)]
+        if None in found:
+            raise DataError(f"{rows.origin}: column {column!r} holds {rows.row(found.index(None))[column]!r}; expected train, validation or test")
+        if "train" not in found:
+            raise DataError(f"{rows.origin}: column {column!r} names no row for train")
+        return {
+            name: self._split(rows, torch.tensor([row for row, split in enumerate(found) if split == name]))
+            for name in ("train", "validation", "test")
+            if name in found
+        }
+
+    def _split(self, rows: Rows, chosen: Tensor | None) -> "TableSplit":
+        folder = Path(self.files).expanduser() if self.files is not None else Path(self.path).expanduser().parent
+        target = "value" if self.target_kind is TargetKind.NUMBER else "label"
+        return TableSplit(rows, chosen, sources=self.sources, files=folder, table=(*self.numbers, *self.categories), target=(target, tuple(self.targets)))
+
+    def _fit(self, train: "TableSplit") -> None:
+        for name, codec in self.codecs.items():
+            match codec:
+                case TextCodec():
+                    codec.fit([str(text) for text in train.column(self.sources[name])])
+                case AudioCodec():
+                    step = max(1, len(train) // FIT_CLIPS)
+                    codec.fit(train.read(row)[name] for row in range(0, len(train), step))
+                case TableCodec():
+                    columns = {column: train.column(column) for column in (*self.numbers, *self.categories)}
+                    codec.fit([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
+
+    def _target(self, train: "TableSplit") -> TargetCodec:
+        if self.target_kind is TargetKind.NUMBER:
+            return NumberCodec.fit("value", self.targets, zip(*(train.column(column) for column in self.targets), strict=True))
+        return ClassCodec.fit("label", train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
+
+
+class TableSplit:
+    """Rows of a table as samples.
+
+    Args:
+        rows: of the file.
+        chosen: numbers of the split's rows; None takes all.
+        sources: input -> column, for text and files.
+        files: folder that the paths of files are relative to.
+        table: columns of the input `table`.
+        target: its name and columns.
+    """
+
+    def __init__(
+        self, rows: Rows, chosen: Tensor | None, *, sources: Mapping[str, str], files: Path, table: Sequence[str], target: tuple[str, tuple[str, ...]]
+    ) -> None:
+        self.rows, self.chosen, self.sources, self.files, self.table, self.target = rows, chosen, dict(sources), files, tuple(table), target
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.chosen is None else len(self.chosen)
+
+    def read(self, index: int) -> Mapping[str, Any]:
+        row = self.rows.row(self._row(index))
+        raw: dict[str, Any] = {}
+        for name, column in self.sources.items():
+            value = row[column]
+            if value is None or value == "":
+                raise DataError(f"column {column!r} is empty")
+            raw[name] = self.files / value if name != TEXT and isinstance(value, str) else value
+        if self.table:
+            raw[TABLE] = {column: row[column] for column in self.table}
+        name, columns = self.target
+        raw[name] = row[columns[0]] if name == "label" else [row[column] for column in columns]
+        return raw
+
+    def describe(self, index: int) -> str:
+        return f"{self.rows.origin}, row {self._row(index) + 1}"
+
+    def column(self, name: str) -> Sequence[Any]:
+        values = list(self.rows.column(name))
+        return values if self.chosen is None else [values[row] for row in self.chosen.tolist()]
+
+    def _row(self, index: int) -> int:
+        return index if self.chosen is None else int(self.chosen[index])

@@ -1,0 +1,83 @@
+"""Byte-level byte-pair encoding (Radford et al., 2019, GPT-2; Sennrich et al., 2016, https://arxiv.org/abs/1508.07909)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from zoo.data.tokenizers import subword
+from zoo.registry import TOKENIZERS
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"
+
+
+@TOKENIZERS.register("bpe")
+class BpeTokenizer:
+    """Byte pairs merged by frequency; any text can be held, and decoding gives it back. `<bos>` text `<eos>`, 0 pads.
+
+    Args:
+        vocab_size: identifiers at most, 256 bytes and 3 special tokens included; 259 or more.
+        lowercase: fold the text to lower case first.
+        min_frequency: occurrences of a pair in the training texts below which it is not merged.
+        path: a `tokenizer.json` of the `tokenizers` library, or its folder, to load instead of training; it decides about everything above.
+    """
+
+    kind: ClassVar[str] = "bpe"
+
+    def __init__(self, *, vocab_size: int = 8000, lowercase: bool = False, min_frequency: int = 2, path: str | None = None) -> None:
+        if vocab_size < 259:
+            raise ValueError(f"vocab_size={vocab_size}: the 256 bytes and 3 special tokens need 259")
+        self.vocab_size, self.lowercase, self.min_frequency, self.path = vocab_size, lowercase, min_frequency, path
+        self.pad_id = 0
+        self._library: Library | None = None
+
+    def train(self, texts: Sequence[str]) -> None:
+        if self._library is not None:
+            return
+        if self.path is not None:
+            self._use(subword.read(Path(self.path).expanduser()))
+            return
+        from tokenizers import Tokenizer as Library
+        from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+        library = Library(models.BPE())
+        library.normalizer = normalizers.Lowercase() if self.lowercase else None
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        library.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=[PAD, BEGIN, END],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        library.train_from_iterator(subword.texts_of(texts), trainer)
+        library.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A {END}", special_tokens=[(BEGIN, 1), (END, 2)])
+        self._use(library)
+
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        return subword.encode(self.library, text, max_length) or [self.pad_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.library.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        subword.save(self.library, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "BpeTokenizer":
+        tokenizer = cls()
+        tokenizer._use(subword.read(folder))
+        return tokenizer
+
+    @property
+    def library(self) -> "Library":
+        """The `tokenizers` object behind it; trained or loaded by then."""
+        assert self._library is not None, "train() or load() comes first"
+        return self._library
+
+    def _use(self, library: "Library") -> None:
+        self._library, self.vocab_size = library, library.get_vocab_size()
+        self.pad_id = subword.padding_id(library, self.path or "tokenizer.json")

@@ -1,0 +1,67 @@
+"""What tokenizers of the `tokenizers` library share: loading, encoding with special tokens, saving."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+# Its threads would survive into forked loader processes as locks that nobody opens; a batch is small, so they gain nothing.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+PADDING = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
+
+
+def read(path: Path) -> "Library":
+    """A `tokenizer.json`, or the one in a folder; truncation and padding that were saved with it are left to the caller.
+
+    Raises:
+        CheckpointError: where it is missing or no such file.
+    """
+    from tokenizers import Tokenizer as Library
+
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"no tokenizer at {file}")
+    try:
+        library = Library.from_file(str(file))
+    except Exception as error:
+        raise CheckpointError(f"{file} cannot be read as a tokenizer.json: {error}") from error
+    library.no_truncation()
+    library.no_padding()
+    return library
+
+
+def padding_id(library: "Library", file: str) -> int:
+    """The padding token's identifier.
+
+    Raises:
+        CheckpointError: where the vocabulary has none under a usual name.
+    """
+    for token in PADDING:
+        if (found := library.token_to_id(token)) is not None:
+            return found
+    raise CheckpointError(f"{file} has no padding token; looked for {', '.join(PADDING)}")
+
+
+def encode(library: "Library", text: str, max_length: int | None) -> list[int]:
+    """Identifiers with special tokens; a long text loses its end, not its special tokens."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no text to the library
+    if max_length is None:
+        return library.encode(text).ids
+    plain = library.encode(text, add_special_tokens=False)
+    plain.truncate(max(0, max_length - library.num_special_tokens_to_add(False)))
+    return library.post_process(plain).ids
+
+
+def save(library: "Library", folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(library.to_str(pretty=False) + "\n", encoding="utf-8")
+
+
+def texts_of(texts: Sequence[str]) -> list[str]:
+    return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
