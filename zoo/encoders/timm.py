@@ -72,9 +72,9 @@ class TimmModel(nn.Module):
                 f"timm cannot build model={model!r} with {given}, output={output}: {error}; change the option that it names, or the image's size"
             ) from error
         self.output = output
-        self.output_spec = self.describe(image)
+        self.output_spec = self.describe()
 
-    def describe(self, image: ImageInput) -> FeatureSpec:
+    def describe(self) -> FeatureSpec:
         if self.output is Output.MAPS:
             info = self.model.feature_info
             maps = tuple(MapSpec(channels=channels, stride=stride) for channels, stride in zip(info.channels(), info.reduction(), strict=True))

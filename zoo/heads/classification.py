@@ -40,6 +40,7 @@ class ClassificationHead(nn.Module):
 
     repeats = ()
     monitor: ClassVar[tuple[str, str]] = ("accuracy", "max")
+    weights: Tensor | None
 
     def __init__(
         self,

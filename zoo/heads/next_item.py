@@ -59,7 +59,8 @@ class NextItemHead(nn.Module):
         if features.layout is not Layout.SEQUENCE or not features.causal:
             found = "a sequence in which positions see later ones" if features.layout is Layout.SEQUENCE else f"a {features.layout}"
             raise ValueError(
-                f"the head needs a causal sequence, or it would see what it has to predict, and gets {found}; set model.encoder.attention=causal or direction=forward"
+                f"the head needs a causal sequence, or it would see what it has to predict, and gets {found}; "
+                "set model.encoder.attention=causal (transformer) or model.encoder.direction=forward (lstm)"
             )
         if not k or min(k) < 1 or 10 not in k:
             raise ValueError(f"k={list(k)} has to list positive lengths, 10 among them: ndcg@10 says which checkpoint is best")
@@ -115,7 +116,8 @@ class NextItemHead(nn.Module):
         # Each drawn item stands for (V - 1) / K of the others, so that the loss estimates the full softmax's.
         negative = negative + torch.log(torch.tensor(max(num_items - 1, 1) / count))
         negative = negative.masked_fill(drawn[:, None, :] == wanted[..., None], torch.finfo(torch.float32).min)
-        return torch.cat((positive[..., None], negative), dim=-1).logsumexp(dim=-1) - positive
+        entropy: Tensor = torch.cat((positive[..., None], negative), dim=-1).logsumexp(dim=-1) - positive
+        return entropy
 
     def asked(self, targets: Targets, valid: Tensor) -> Tensor:
         """B N bool."""

@@ -40,6 +40,8 @@ class RegressionHead(nn.Module):
 
     repeats = ()
     monitor: ClassVar[tuple[str, str]] = ("rmse", "min")
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,

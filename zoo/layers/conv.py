@@ -33,7 +33,7 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        weights = self.fc2(self.fc1(maps.mean(dim=(2, 3))).relu()).sigmoid()  # B C
+        weights: Tensor = self.fc2(self.fc1(maps.mean(dim=(2, 3))).relu()).sigmoid()  # B C
         return maps * weights[:, :, None, None]
 
 
@@ -74,7 +74,8 @@ class ResidualBlock(nn.Module):
         self.norm2 = map_norm(norm, width)
         self.squeeze = SqueezeExcite(width, ratio=squeeze) if squeeze else nn.Identity()
         self.drop_path = DropPath(drop_path)
-        # Average before the 1 x 1, so that a strided shortcut loses no pixels (He et al., 2019, https://arxiv.org/abs/1812.01187); ceil_mode as the 3 x 3 rounds up.
+        # Average before the 1 x 1, so that a strided shortcut loses no pixels (He et al., 2019, https://arxiv.org/abs/1812.01187);
+        # ceil_mode because the 3 x 3 rounds up too.
         average = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
         self.shortcut = nn.Identity() if stride == 1 and channels == width else nn.Sequential(average, nn.Conv2d(channels, width, 1))
 

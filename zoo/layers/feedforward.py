@@ -18,7 +18,7 @@ class Activation(StrEnum):
     SWIGLU = "swiglu"
 
 
-_MODULES = {Activation.GELU: nn.GELU, Activation.RELU: nn.ReLU, Activation.SILU: nn.SiLU}
+_MODULES: dict[Activation, type[nn.Module]] = {Activation.GELU: nn.GELU, Activation.RELU: nn.ReLU, Activation.SILU: nn.SiLU}
 
 
 def activation_module(kind: Activation) -> nn.Module:

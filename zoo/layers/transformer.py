@@ -63,7 +63,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         if self.placement is NormPlacement.PRE:
             x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation)))
-            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x))))
+            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
         x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation))))
         return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x))))  # type: ignore[no-any-return]
 
