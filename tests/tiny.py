@@ -152,3 +152,52 @@ def make_batch(ids: Tensor) -> Batch:
     following = torch.where(mask, words % CLASSES, -1)
     following[:, 0] = -1
     return Batch({"words": Values(words, mask)}, {"label": label, "next": following}, ids=ids, valid=torch.ones(len(ids), dtype=torch.bool))
+
+
+class Rows:
+    """A log that keeps its rows in memory, and cuts them back on resume as ``RunLog`` does."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def row(self, step: int, values: Any) -> None:
+        self.rows.append((step, dict(values)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": len(self.rows)}
+
+
+def make_trainer(
+    folder: Any = None, *, rank: int = 0, world: int = 1, dropout: float = 0.2, optimizer: str = "adamw", loader: Any = None, **settings: Any
+) -> Any:
+    """A trainer of the tiny model over the tiny data; on disk in ``folder``, if one is given."""
+    from zoo.optim.groups import ParameterGroups
+    from zoo.registry import OPTIMIZERS, SCHEDULES
+    from zoo.settings import Mode, Precision, TrainerSettings
+    from zoo.training.checkpoint import Checkpointer
+    from zoo.training.evaluator import Evaluator
+    from zoo.training.state import Monitor
+    from zoo.training.trainer import Trainer, horizon_of
+    from zoo.parallel.collectives import Group
+
+    options = TrainerSettings(**{"max_steps": 12, "log_every": 3, "accumulate": 2, "ema": 0.9} | settings)
+    group, device = Group(rank, world), torch.device("cpu")
+    model = make_model(dropout)
+    train = loader or TinyLoader(rank=rank, world=world, micro_batches=options.accumulate)
+    horizon = horizon_of(options, train.steps_per_epoch)
+    validation = TinyLoader(size=23, batch_size=7, rank=rank, world=world, training=False)
+    return Trainer(
+        model=model,
+        optimizer=OPTIMIZERS.build(OPTIMIZERS.check_node({"name": optimizer, "lr": 0.01}, "optimizer"), "optimizer", groups=ParameterGroups(model)),
+        schedule=SCHEDULES.build(SCHEDULES.check_node({"name": "cosine", "warmup_steps": 3}, "schedule"), "schedule", horizon=horizon),
+        horizon=horizon,
+        train=train,
+        evaluator=Evaluator(loader=validation, split="validation", group=group, device=device, precision=Precision.FP32),  # type: ignore[arg-type]
+        settings=options,
+        seed=3,
+        group=group,
+        device=device,
+        monitor=Monitor("validation/accuracy", Mode.MAX),
+        log=Rows() if rank == 0 else None,
+        checkpointer=Checkpointer(folder, options.keep_last) if folder is not None else None,
+    )

@@ -97,6 +97,10 @@ def adamw(
     return optim.AdamW(groups.split(weight_decay), lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, **_kernel(kernel))
 
 
+WITHOUT = ("lookahead_*", "bnb*", "fused*", "kron*")
+"""Names of timm's that are not offered: wrappers with a state of their own, those that need apex or bitsandbytes, and Kron, whose state no safetensors file holds."""
+
+
 class UnfusedKernel(StrEnum):
     FOREACH = "foreach"
     LOOP = "loop"
@@ -179,7 +183,7 @@ def timm_optimizer(
         from timm import optim as timm
     except ImportError as error:
         raise ValueError("optimizer timm needs the timm package: pip install 'zoo-ml[timm]'") from error
-    known = timm.list_optimizers(exclude_filters=("lookahead_*", "bnb*", "fused*"))
+    known = timm.list_optimizers(exclude_filters=WITHOUT)
     if optimizer not in known:
         raise ValueError(f"optimizer={optimizer!r} is none of timm's; {did_you_mean(optimizer, known)}")
     extra = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

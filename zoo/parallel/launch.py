@@ -1,7 +1,7 @@
 """Processes that train together: started by torch's elastic launcher, or found already started by torchrun.
 
-``zoo train parallel.processes=2`` starts two ranks with ``zoo.parallel.worker``; ``torchrun --nproc-per-node=2 -m zoo.cli.main train ...`` works as well: rank 0
-makes the run's directory and tells the others.
+``zoo train parallel.processes=2`` starts two ranks with ``zoo.parallel.worker``; ``torchrun --nproc-per-node=2 -m zoo.cli.main train ...``
+works as well: rank 0 makes the run's directory and tells the others.
 """
 
 import json

@@ -54,6 +54,7 @@ class EarlyStopping(Callback):
         self.waited = 0
 
     def start(self, progress: Progress, monitor: Monitor | None) -> None:
+        del progress
         if monitor is None:
             raise ValueError("early_stopping has no metric to watch: the data has no validation split; way out: leave the callback out, or use data with one")
 

@@ -1,7 +1,8 @@
 """An optimizer's state as named tensors and plain values, for checkpoints without pickle.
 
-Tensors are ``<parameter>/<entry>``, e.g. ``encoder.blocks.0.norm.weight/exp_avg``; numbers, booleans, strings and None go to JSON. Options of the
-optimizer (betas, eps ...) come from the run's config and not from the checkpoint, except those that the optimizer itself changes as it goes.
+Tensors are ``<parameter>/<entry>``, e.g. ``encoder.blocks.0.norm.weight/exp_avg``, or ``@<group>/<entry>``; numbers, booleans, strings and
+None go to JSON. Options of the optimizer (betas, eps ...) come from the run's config and not from the checkpoint, except those that the
+optimizer itself changes as it goes.
 """
 
 from collections.abc import Mapping
@@ -45,6 +46,8 @@ class OptimizerState:
                     raise CheckpointError(
                         f"optimizer {type(self.optimizer).__name__}: its state {entry!r} is a {type(value).__name__}, which checkpoints cannot hold"
                     )
+        for place, group in enumerate(self.optimizer.param_groups):
+            tensors |= {f"@{place}/{entry}": value for entry, value in group.items() if isinstance(value, Tensor)}
         groups = [
             {"parameters": [self.names[id(parameter)] for parameter in entry["params"]], "options": self._options(entry), "initial": initial}
             for entry, initial in zip(self.optimizer.param_groups, self.initial, strict=True)
@@ -62,12 +65,14 @@ class OptimizerState:
         parameters = {self.names[id(parameter)]: parameter for entry in self.optimizer.param_groups for parameter in entry["params"]}
         known = {name for entry in rest["groups"] for name in entry["parameters"]}
         if known != set(parameters):
-            raise CheckpointError(
-                f"{where}: the optimizer's parameters differ; only in the checkpoint: {sorted(known - set(parameters))}; only in the run: {sorted(set(parameters) - known)}"
-            )
+            gone, new = sorted(known - set(parameters)), sorted(set(parameters) - known)
+            raise CheckpointError(f"{where}: the optimizer's parameters differ; only in the checkpoint: {gone}; only in the run: {new}")
         self.optimizer.state.clear()
         for name, tensor in tensors.items():
             parameter, entry = name.rsplit("/", 1)
+            if parameter.startswith("@"):  # a counter that the optimizer keeps once for a group
+                self.optimizer.param_groups[int(parameter[1:])][entry] = tensor.clone()
+                continue
             # Moments live where the parameter does; step counters stay on the CPU unless the optimizer is one that wants them beside it.
             beside = tensor.ndim > 0 or self.optimizer.defaults.get("capturable") or self.optimizer.defaults.get("fused")
             self.optimizer.state[parameters[parameter]][entry] = tensor.to(parameters[parameter].device) if beside else tensor.clone()

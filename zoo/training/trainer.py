@@ -224,7 +224,10 @@ class Trainer:
             return evaluator.evaluate(self.model)
 
     def _agree_on_buffers(self) -> None:
-        """Running statistics are the first rank's: those of the others never reach an evaluation or a checkpoint, so that a resumed run equals an uninterrupted one."""
+        """Running statistics are the first rank's; those of the others never reach an evaluation or a checkpoint.
+
+        Averaging them here would change what comes after, and a resumed run would differ from an uninterrupted one.
+        """
         if self.group.size > 1:
             own = {id(parameter) for parameter in self.model.parameters()}
             buffers = {name: tensor for name, tensor in self.model.state_dict(keep_vars=True).items() if id(tensor) not in own}
@@ -281,7 +284,7 @@ def refuse_mixed_batches(model: Model, settings: TrainerSettings, group: Group) 
     if parts > 1 and settings.batch_statistics == "refuse" and (layers := mixes_batch(model)):
         raise ConfigError(
             "trainer.batch_statistics",
-            f"{layers[0]} (and {len(layers) - 1} more) mixes the rows of a batch, which is split into {parts} parts here: the numbers would depend on the split",
+            f"{layers[0]} (and {len(layers) - 1} more) mixes the rows of a batch, which is split into {parts} parts: the numbers would depend on the split",
             "a model without batch norm (layer or group norm)",
             "one process and trainer.accumulate=1",
             "trainer.batch_statistics=local to let each part have statistics of its own",
