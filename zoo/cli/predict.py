@@ -112,21 +112,32 @@ def _row(text: str) -> dict[str, Any]:
 
 
 def render(answers: Sequence[dict[str, Any]]) -> str:
-    """One line an answer: the input, the answer, and what else was likely."""
-    return table([[_clip(_plain(answer["input"])), *_cells(answer)] for answer in answers], ("input", "answer", "", "also"))
+    """One line an answer: the input, the answer, and what else is to be said."""
+    return table([[_clip(_plain(answer["input"])), *_cells(answer)] for answer in answers], ("input", "answer", ""))
 
 
-def _cells(answer: dict[str, Any]) -> list[str]:
-    if "error" in answer:
-        return ["error", "", " ".join(str(answer["error"]).split("\n")[0].split())]
-    return ["", "", _plain({key: value for key, value in answer.items() if key != "input"})]
+def _cells(answer: dict[str, Any]) -> tuple[str, str]:
+    match answer:
+        case {"error": reason}:
+            return "error", " ".join(str(reason).split())
+        case {"label": label, "probability": probability, "probabilities": others}:
+            also = ", ".join(f"{name} {share:.1%}" for name, share in others.items() if name != label)
+            return f"{label} {probability:.1%}", f"then {also}" if also else ""
+        case {"labels": labels, "probabilities": shares}:
+            return ", ".join(labels) or "(none)", ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        case {"values": values}:
+            return _plain(values), ""
+        case {"top": top}:
+            ranked = ", ".join(f"{entry['item']} {entry['title']}" if "title" in entry else str(entry["item"]) for entry in top)
+            return ranked, str(answer.get("note", ""))
+    return _plain({key: value for key, value in answer.items() if key != "input"}), ""
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={_plain(entry)}" for key, entry in value.items())
     if isinstance(value, list):
-        return " ".join(map(_plain, value))
+        return ",".join(map(_plain, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

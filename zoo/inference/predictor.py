@@ -67,12 +67,17 @@ class Predictor:
 
         Returns:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
+            Answers by the head's task: one label ``label``, ``probability``, ``probabilities``; several ``labels``, ``probabilities``; numbers ``values``; a
+            ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know.
         """
         if isinstance(inputs, str | bytes | Path | Mapping):
             raise ZooError(f"predict takes a list of inputs: predict([{inputs!r}])")
         if batch_size < 1 or top_k < 1:
             raise ZooError(f"batch_size={batch_size} and top_k={top_k} have to be 1 or more")
         given = samples(inputs, self.input.kind, self.model.input)
+        head: Any = self.model.head
+        if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
+            head.answers = min(top_k, head.target.num_items)
         answers: list[dict[str, Any]] = []
         for start in range(0, len(given), batch_size):
             answers += self._answer(given[start : start + batch_size], top_k)
@@ -89,7 +94,9 @@ class Predictor:
             head: Any = self.model.head
             decoded = head.decode(prediction, batch.targets)
             answers |= {place: self._shaped(answer, rows[place], top_k) for place, answer in zip(rows, decoded, strict=True)}
-        answers |= {place: self._unusable(rows[place][self.model.input], reason, top_k) for place, reason in zip(rows, reasons, strict=True) if reason is not None}
+        answers |= {
+            place: self._unusable(rows[place][self.model.input], reason, top_k) for place, reason in zip(rows, reasons, strict=True) if reason is not None
+        }
         return [{"input": sample.name} | answers[place] for place, sample in enumerate(given)]
 
     def _batch(self, rows: list[dict[str, Any]]) -> tuple[Batch | None, list[str | None]]:
@@ -106,8 +113,13 @@ class Predictor:
         return batch, [None if valid else next(reasons).reason for valid in batch.valid.tolist()]
 
     def _shaped(self, answer: dict[str, Any], row: Mapping[str, Any], top_k: int) -> dict[str, Any]:
-        """The best ``top_k`` of what is ranked, in the data's own names."""
-        answer = {key: value[:top_k] if key == "top" else value for key, value in answer.items()}
+        """The best ``top_k`` of what is ranked, in the data's own names, under keys that do not depend on the data."""
+        if self.target.spec.kind == "number":
+            return {"values": answer}
+        if "probabilities" in answer:
+            return answer | {"probabilities": dict(list(answer["probabilities"].items())[:top_k])}
+        if "items" in answer:
+            answer = {"top": [{"item": item, "score": score} for item, score in zip(answer["items"], answer["scores"], strict=True)][:top_k]}
         return self.target.present(answer, row) if hasattr(self.target, "present") else answer
 
     def _unusable(self, raw: Any, reason: str, top_k: int) -> dict[str, Any]:

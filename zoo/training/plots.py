@@ -1,7 +1,6 @@
 """Pictures of a run, drawn from its log at the end: loss, learning rate, metrics, confusion matrix. Matplotlib is imported when called."""
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,12 @@ def plot_run(run_dir: Path, *, tables: Mapping[str, Any] | None = None, title: s
 
     Args:
         run_dir: of the run.
-        tables: by name; every ``.../confusion`` (``{"matrix" or "confusion": rows, "labels": names}``) becomes a picture.
+        tables: by name; every ``.../confusion`` (rows are true classes) becomes a picture, with the names in ``.../labels``.
         title: the run's name.
 
     Returns:
         The files, PNG.
     """
-    os.environ.setdefault("MPLBACKEND", "Agg")
     folder = run_dir / "plots"
     folder.mkdir(exist_ok=True)
     series = collect(read_rows(run_dir / LOG_FILE))
@@ -52,12 +50,11 @@ def plot_run(run_dir: Path, *, tables: Mapping[str, Any] | None = None, title: s
     if metrics:
         written.append(_save(_curves(metrics, f"{title}: metrics" if title else ""), folder / "metrics.png"))
     for name, table in (tables or {}).items():
-        if name.rsplit("/", 1)[-1] == "confusion" and len(rows := _matrix(table)) > 1:
-            labels = (
-                [str(label) for label in table["labels"]] if isinstance(table, Mapping) and "labels" in table else [str(place) for place in range(len(rows))]
-            )
-            split = name.split("/")[0] if "/" in name else ""
-            written.append(_save(_confusion(rows, labels, f"confusion, {split} split" if split else "confusion"), folder / f"{name.replace('/', '_')}.png"))
+        prefix, _, last = name.rpartition("/")
+        if last == "confusion" and is_square(table):
+            labels = [str(label) for label in tables.get(f"{prefix}/labels" if prefix else "labels", range(len(table)))] if tables else []
+            title = f"confusion, {prefix} split" if prefix else "confusion"
+            written.append(_save(_confusion(table, labels, title), folder / f"{name.replace('/', '_')}.png"))
     return written
 
 
@@ -154,9 +151,11 @@ def _confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], title: 
     return figure
 
 
-def _matrix(table: Any) -> list[list[float]]:
-    rows = (table.get("matrix") or table.get("confusion") or table.get("counts") or []) if isinstance(table, Mapping) else table
-    return [list(map(float, row)) for row in rows] if isinstance(rows, list) and rows and isinstance(rows[0], list) else []
+def is_square(table: Any) -> bool:
+    """Counts of classes against classes; multi-label figures have another form."""
+    return (
+        isinstance(table, list) and len(table) > 1 and all(isinstance(row, list) and len(row) == len(table) and not isinstance(row[0], list) for row in table)
+    )
 
 
 def _save(figure: "Figure", path: Path) -> Path:
