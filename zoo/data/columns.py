@@ -21,14 +21,13 @@ class Column:
     """One named tensor of many samples.
 
     Args:
-        values: S ... where all samples have one shape; T ... with the samples end to end along the first axis where they vary.
+        values: S ... where all samples have one shape; T + 1 ... where they vary, end to end along the first axis, with one position that
+            shorter rows of a batch are filled with at the end.
         offsets: S + 1, where each sample starts; None where all samples have one shape.
-        pad: what fills shorter rows of a batch.
     """
 
     values: Tensor
     offsets: Tensor | None = None
-    pad: int = 0
 
     @classmethod
     def of(cls, samples: Sequence[Tensor], *, ragged: bool, pad: int = 0) -> "Column":
@@ -37,7 +36,9 @@ class Column:
             return cls(torch.stack(list(samples)))
         lengths = torch.tensor([sample.shape[-1] for sample in samples])
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        return cls(torch.cat([sample.movedim(-1, 0) for sample in samples]).contiguous(), offsets, pad)
+        parts = [sample.movedim(-1, 0) for sample in samples]
+        parts.append(torch.full((1, *parts[0].shape[1:]), pad, dtype=parts[0].dtype))
+        return cls(torch.cat(parts), offsets)
 
     def fetch(self, rows: Tensor) -> Fetched:
         """Rows of the column as a batch: B ..., or B ... N with its mask B N."""
@@ -47,9 +48,8 @@ class Column:
         lengths = self.offsets[rows + 1] - starts  # B
         positions = torch.arange(int(lengths.max()) if len(rows) else 0)  # N
         mask = positions < lengths[:, None]  # B N
-        places = torch.where(mask, starts[:, None] + positions, 0)  # B N
+        places = torch.where(mask, starts[:, None] + positions, len(self.values) - 1)  # B N
         values = self.values.index_select(0, places.flatten()).unflatten(0, tuple(places.shape))  # B N ...
-        values = values.masked_fill(~mask.view(*mask.shape, *[1] * (values.dim() - 2)), self.pad)
         return Fetched(values if values.dim() == 2 else values.movedim(1, -1).contiguous(), mask)
 
     def lengths(self) -> Tensor | None:

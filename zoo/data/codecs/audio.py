@@ -139,8 +139,8 @@ class AudioCodec:
 
     def finish(self, values: Values) -> Values:
         assert isinstance(values.values, Tensor)
-        scaled = (values.values - self.mean) / self.std  # B M T
-        return Values(scaled if values.mask is None else scaled.masked_fill(~values.mask[:, None], 0.0), values.mask)
+        scaled = values.values.sub(self.mean).mul_(1 / self.std)  # B M T
+        return Values(scaled if values.mask is None else scaled.masked_fill_(~values.mask[:, None], 0.0), values.mask)
 
     def state(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in ("sample_rate", "n_mels", "max_seconds", "window_ms", "hop_ms", "mean", "std")}

@@ -1,0 +1,17 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data that tools/fetch_real_data.py fills; tests that ask for it are skipped where it is absent."""
+    folder = Path(os.environ.get("ZOO_REAL_DATA") or ROOT / ".real" / "x")
+    if not folder.is_dir():
+        pytest.skip("needs real data: python tools/fetch_real_data.py min && export ZOO_REAL_DATA=.real/x")
+    return folder
