@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.heads.classification_metrics import ClassificationMetrics
 from zoo.layers.dropout import Dropout
 from zoo.layers.pooling import Pool, Pooling
+from zoo.layers.precision import widen
 from zoo.registry import HEADS
 from zoo.specs import ClassTarget, FeatureSpec, Labelling
 from zoo.structs import Features, LossTerm, Prediction, Targets
@@ -79,7 +80,7 @@ class ClassificationHead(nn.Module):
         return {"classification": self.entry_weights(targets[self.target.name], valid).sum()}
 
     def loss(self, prediction: Prediction, targets: Targets, valid: Tensor) -> dict[str, LossTerm]:
-        logits, target = prediction["logits"].float(), targets[self.target.name]
+        logits, target = widen(prediction["logits"]), targets[self.target.name]
         if self.target.labelling is Labelling.SINGLE:
             known = valid & (target != self.target.ignore_index)
             total = F.cross_entropy(
@@ -104,7 +105,7 @@ class ClassificationHead(nn.Module):
 
     def decode(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Single: ``label``, its ``probability``, and all ``probabilities``, likeliest first. Multi: ``labels`` at .5 or more, and ``probabilities``."""
-        logits, labels = prediction["logits"].float(), self.target.labels
+        logits, labels = widen(prediction["logits"]), self.target.labels
         single = self.target.labelling is Labelling.SINGLE
         rows = (logits.softmax(dim=-1) if single else logits.sigmoid()).tolist()
         ranked = [dict(sorted(zip(labels, row, strict=True), key=lambda entry: -entry[1])) for row in rows]

@@ -5,6 +5,7 @@ Letters: B histories, N positions, D width, V identifiers (items and padding), P
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import log
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from zoo.heads.ranking_metrics import RankingMetrics
 from zoo.layers.dropout import Dropout
 from zoo.layers.pooling import last_place, last_real
+from zoo.layers.precision import widen
 from zoo.random import current
 from zoo.registry import HEADS
 from zoo.specs import FeatureSpec, ItemTarget, Layout
@@ -83,7 +85,7 @@ class NextItemHead(nn.Module):
         if self.training:
             return {"hidden": hidden}
         mask = features.mask if features.mask is not None else hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
-        scores = last_real(hidden, mask).float() @ self.items.weight.float().T
+        scores = widen(last_real(hidden, mask)) @ widen(self.items.weight).T
         return {"hidden": hidden, "scores": scores, "last": last_place(mask)}
 
     def count(self, targets: Targets, valid: Tensor) -> dict[str, Tensor]:
@@ -100,7 +102,7 @@ class NextItemHead(nn.Module):
             hidden, wanted = hidden.flatten(0, 1), wanted.flatten()
         else:
             hidden, wanted = hidden[asked], wanted[asked]  # P D, P
-        logits = (hidden @ self.items.weight[1:].T).float()  # P V-1
+        logits = widen(hidden @ self.items.weight[1:].T)  # P V-1
         return {"next_item": LossTerm(F.cross_entropy(logits, wanted - 1, reduction="sum"), asked.sum().float())}
 
     def sampled_entropy(self, hidden: Tensor, wanted: Tensor) -> Tensor:
@@ -111,11 +113,11 @@ class NextItemHead(nn.Module):
             drawn = torch.randint(1, num_items + 1, (hidden.shape[0], count), device=hidden.device)
         else:
             drawn = random.integers("next_item", num_items, count) + 1  # B K
-        positive = (hidden * self.items(wanted)).sum(dim=-1).float()  # B N
-        negative = (hidden @ self.items(drawn).transpose(1, 2)).float()  # B N K
+        positive = (widen(hidden) * self.items(wanted)).sum(dim=-1)  # B N
+        negative = widen(hidden @ self.items(drawn).transpose(1, 2))  # B N K
         # Each drawn item stands for (V - 1) / K of the others, so that the loss estimates the full softmax's.
-        negative = negative + torch.log(torch.tensor(max(num_items - 1, 1) / count))
-        negative = negative.masked_fill(drawn[:, None, :] == wanted[..., None], torch.finfo(torch.float32).min)
+        negative = negative + log(max(num_items - 1, 1) / count)
+        negative = negative.masked_fill(drawn[:, None, :] == wanted[..., None], torch.finfo(negative.dtype).min)
         entropy: Tensor = torch.cat((positive[..., None], negative), dim=-1).logsumexp(dim=-1) - positive
         return entropy
 
@@ -131,7 +133,7 @@ class NextItemHead(nn.Module):
 
         Identifiers are internal, 1 .. num_items: whoever has the processor names them. Items in ``targets[seen]`` are left out where it is given.
         """
-        scores = prediction["scores"].detach().float().clone()
+        scores = widen(prediction["scores"].detach()).clone()
         scores[:, 0] = -torch.inf
         if self.target.seen in targets:
             scores.scatter_(1, targets[self.target.seen], -torch.inf)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.heads.regression_metrics import RegressionMetrics
 from zoo.layers.dropout import Dropout
 from zoo.layers.pooling import Pool, Pooling
+from zoo.layers.precision import widen
 from zoo.registry import HEADS
 from zoo.specs import FeatureSpec, NumberTarget
 from zoo.structs import Features, LossTerm, Prediction, Targets
@@ -78,7 +79,7 @@ class RegressionHead(nn.Module):
     def loss(self, prediction: Prediction, targets: Targets, valid: Tensor) -> dict[str, LossTerm]:
         known = self.known(targets, valid)
         wanted = torch.where(known, (targets[self.target.name] - self.mean) / self.std, 0.0)
-        given = torch.where(known, prediction["standardised"].float(), 0.0)
+        given = torch.where(known, widen(prediction["standardised"]), 0.0)
         match self.loss_kind:
             case RegressionLoss.MSE:
                 total = F.mse_loss(given, wanted, reduction="sum")

@@ -8,6 +8,8 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.precision import widen
+
 
 class MapNorm(StrEnum):
     GROUP = "group"
@@ -52,8 +54,8 @@ class MaskedGroupNorm(nn.Module):
         if mask is None:
             return nn.functional.group_norm(maps, self.groups, self.weight, self.bias, self.eps)
         batch, channels, bands, frames = maps.shape
-        real = mask[:, None, None, None, :].to(torch.float32)  # B 1 1 1 T
-        grouped = maps.to(torch.float32).view(batch, self.groups, channels // self.groups, bands, frames)
+        real = mask[:, None, None, None, :].to(torch.promote_types(maps.dtype, torch.float32))  # B 1 1 1 T
+        grouped = widen(maps).view(batch, self.groups, channels // self.groups, bands, frames)
         count = (real.sum(dim=(2, 3, 4), keepdim=True) * (bands * channels // self.groups)).clamp_min(1)
         mean = (grouped * real).sum(dim=(2, 3, 4), keepdim=True) / count
         centred = grouped - mean

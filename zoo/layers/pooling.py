@@ -8,6 +8,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.precision import widen
 from zoo.specs import FeatureSpec, Layout
 from zoo.structs import Features
 
@@ -63,7 +64,7 @@ class AttentionPooling(nn.Module):
         self.score = nn.Linear(dim, 1, bias=False)  # a bias would cancel in the softmax
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores: Tensor = self.score(tokens).to(torch.float32)  # B N 1
+        scores = widen(self.score(tokens))  # B N 1
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], torch.finfo(scores.dtype).min)
         return (tokens * scores.softmax(dim=1).to(tokens.dtype)).sum(dim=1)

@@ -6,6 +6,8 @@ an item, and the backward direction is a forward one over each item reversed in 
 Letters: B items, N positions, D width.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,11 @@ class RecurrentLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        # oneDNN has no bf16 LSTM for processors without bf16 instructions: it raises, so on a CPU the recurrence stays in the weights' type.
+        with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
+            return self.both_directions(x.to(self.onward.weight_ih_l0.dtype) if x.device.type == "cpu" else x, mask)
+
+    def both_directions(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out, _ = self.onward(x)  # B N D
         if self.backward_ is not None:
             order = reversal(mask, x)[..., None]
