@@ -30,11 +30,13 @@ from zoo.config import PER_LABEL, RunConfig, Tree, read_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.presets import PRIMARY, conf_dir, conf_dirs
 from zoo.registry import KINDS, load_plugins
-from zoo.schema import Option, OptionType, plain
+from zoo.schema import Option, OptionType, Schema, plain
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 from zoo.translate import explain, key_of
 
 R = TypeVar("R")
+_published: dict[tuple[str, str], Schema] = {}
+"""What the ConfigStore holds already; it lives as long as the process."""
 
 
 def publish() -> None:
@@ -44,6 +46,9 @@ def publish() -> None:
     for kind, registry in KINDS.items():
         for name in registry.names():
             schema = registry.schema(name)
+            if _published.get((kind, name)) == schema:
+                continue
+            _published[kind, name] = schema
             node = schema.defaults()
             nested = {option.name: option for option in schema.options if _component(option.type)}
             node |= _defaults(LoaderSettings) if kind == "dataset" else {}
@@ -137,8 +142,9 @@ class Composer:
         tree = self.tree(config, overrides)
         if tree.get("resume") and tree.get("rerun"):
             raise ConfigError("resume", "resume and rerun exclude each other", "resume=DIR goes on with a run", "rerun=DIR does it again from its start")
-        if folder := tree.get("resume") or tree.get("rerun"):
-            return self.saved_config(Path(str(folder)), overrides)
+        folder = tree.get("resume") or tree.get("rerun")
+        if isinstance(folder, str):
+            return self.saved_config(Path(folder), overrides)
         return RunConfig.from_dict(tree, lambda path: self.origin(path, overrides))
 
     def wants_multirun(self, overrides: Sequence[str]) -> bool:
@@ -174,10 +180,8 @@ class Composer:
         """The config of a run directory with overrides on top. What comes from the file is data: nothing in it is resolved."""
         file = folder / "config.yaml"
         if not file.is_file():
-            raise ConfigError(
-                "resume" if any(override.startswith("resume=") for override in overrides) else "rerun",
-                f"{folder} holds no config.yaml, so it is no run directory",
-            )
+            key = "resume" if any(override.startswith("resume=") for override in overrides) else "rerun"
+            raise ConfigError(key, f"{folder} holds no config.yaml, so it is no run directory", f"a run's own directory: {key}=runs/NAME/TIME")
         tree = read_yaml(file)
         if not isinstance(tree, dict):
             raise ZooError(f"{file}: a run's config is a mapping, not {tree!r}")

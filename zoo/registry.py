@@ -119,7 +119,7 @@ class Registry:
         except ConfigError:
             raise
         except ValueError as error:
-            raise ConfigError(path, f"{self.kind} {schema.name!r} cannot be built: {error}") from error
+            raise ConfigError(path, f"{self.kind} {schema.name!r} cannot be built: {error}", f"`zoo show {schema.name}` explains its options") from error
 
     def _node_schema(self, node: Any, path: str) -> tuple[dict[str, Any], Schema]:
         if isinstance(node, str):

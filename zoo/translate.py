@@ -31,7 +31,11 @@ def explain(error: Exception, overrides: Sequence[str], composer: "Composer") ->
         case ConfigCompositionException():
             return _Composition(error, overrides, composer).told()
         case yaml.YAMLError():
-            return ZooError(f"a config file is no plain YAML: {_line(error)}")
+            return ZooError(
+                f"a config file is no plain YAML: {_line(error)}\n  way out: names, values, lists and mappings only; quote what holds signs such as : and ["
+            )
+        case ValueError() if "Config group override must be" in str(error):
+            return _null(overrides)
         case OmegaConfBaseException():
             return _omegaconf(error)
         case HydraException():
@@ -56,6 +60,19 @@ def _syntax(error: OverrideParseException) -> ConfigError:
         return ConfigError("", f"the override {line!r} is no key=value", "write key=value, group=NAME, +key=value to add, or ~key to delete")
     key = key_of(line)
     return ConfigError(key, f"the override {line!r} cannot be read: {_line(error.message)}", f"quote the value for the shell and for Hydra: '{key}=\"...\"'")
+
+
+def _null(overrides: Sequence[str]) -> ConfigError:
+    """``optimizer=null``: Hydra has a sign of its own for it."""
+    line = next((line for line in overrides if line.partition("=")[2].strip() in ("null", "")), "")
+    key = key_of(line)
+    return ConfigError(
+        key.replace("/", "."),
+        f"{line}: a choice of {key} cannot be null",
+        f"choose one: {key}=NAME",
+        f"where none is needed: ~{key}",
+        origin=f"the override {line}",
+    )
 
 
 def _missing(error: MissingConfigException, overrides: Sequence[str]) -> ConfigError:
@@ -115,9 +132,7 @@ class _Composition:
         value = origin.partition("=")[2] if origin else "..."
         dotted = key.replace("/", ".")
         if key in self.groups():
-            return ConfigError(
-                dotted, f"nothing in this composition takes a choice of {key}", *self.takers(key), f"`zoo show {key.rpartition('/')[2]}`", origin=origin
-            )
+            return ConfigError(dotted, f"nothing in this composition takes a choice of {key}", *self.takers(key), "leave it out", origin=origin)
         ways = self.not_chosen_yet(dotted) or self.other_places(key, value) or [self.near_places(key)]
         keys = "`zoo train --cfg hydra` prints every key of Hydra's" if key.startswith("hydra.") else PRINT_KEYS
         return ConfigError(dotted, f"there is no such key in the config: {key}", *ways, keys, origin=origin)
