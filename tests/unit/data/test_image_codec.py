@@ -133,5 +133,5 @@ def test_finish_normalises_on_the_scale_of_one() -> None:
 
 @pytest.mark.parametrize("wrong", [{"channels": 2}, {"size": (0, 4)}, {"mean": (0.5, 0.5)}, {"std": (0.0,)}])
 def test_options_that_cannot_be(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="channels|size|mean|std"):
+    with pytest.raises(ValueError, match=r"channels|size|mean|std"):
         ImageCodec(**{"name": "image", "channels": 3, "size": (4, 4), **wrong})  # type: ignore[arg-type]
