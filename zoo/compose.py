@@ -30,6 +30,7 @@ from zoo.config import PER_LABEL, RunConfig, Tree, read_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.presets import PRIMARY, conf_dir, conf_dirs
 from zoo.registry import KINDS, load_plugins
+from zoo.safety import refuse_code
 from zoo.schema import Option, OptionType, Schema, plain
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 from zoo.translate import explain, key_of
@@ -125,6 +126,7 @@ class Composer:
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
         config = self.guard(overrides, lambda: self.hydra.compose_config(self.config_name, list(overrides), run_mode=mode))
         assert isinstance(config, DictConfig)
+        refuse_code(config.hydra, lambda path: self.origin(path, overrides))
         return config
 
     def tree(self, config: DictConfig, overrides: Sequence[str] = ()) -> Tree:

@@ -64,19 +64,14 @@ def only_json(wanted: bool) -> Iterator[None]:
         yield
         return
     sys.stdout.flush()
+    saved = os.dup(1)
     try:
-        saved = os.dup(1) if sys.stdout.fileno() == 1 else None
-    except (OSError, ValueError):  # a captured standard output that is no file
-        saved = None
-    try:
-        if saved is not None:
-            os.dup2(2, 1)
+        os.dup2(2, 1)
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        if saved is not None:
-            os.dup2(saved, 1)
-            os.close(saved)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def report(error: BaseException, *, debug: bool, as_json: bool) -> int:

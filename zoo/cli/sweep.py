@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zoo.cli.output import DONE, OURS, USERS, error_tree, note, only_json, report, say, say_json, table
 from zoo.errors import ConfigError, ZooError
+from zoo.settings import RunSettings
 
 if TYPE_CHECKING:
     from zoo.compose import Composer
@@ -49,11 +50,13 @@ class Trial:
 class Recorder:
     """Stands before a launcher and keeps what its jobs returned."""
 
-    def __init__(self, launcher: Any, *, keep_going: bool) -> None:
-        self.launcher, self.keep_going = launcher, keep_going
+    def __init__(self, launcher: Any, composer: "Composer", *, keep_going: bool) -> None:
+        self.launcher, self.composer, self.keep_going = launcher, composer, keep_going
         self.done: list[JobReturn] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        for overrides in job_overrides:
+            check_name(self.composer.compose(overrides).get("name"))  # before directories are made and log handlers set up
         jobs: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx)
         self.done += jobs
         for job in jobs if self.keep_going else []:
@@ -69,16 +72,14 @@ def sweep(composer: "Composer", overrides: Sequence[str], *, as_json: bool) -> i
     """Run every trial, tell how each ended, and give the worst exit code."""
     overrides = [*overrides, *([] if any(line.lstrip("+").startswith("hydra.mode=") for line in overrides) else ["hydra.mode=MULTIRUN"])]
     config = composer.compose(overrides, multirun=True)
-    name = config.get("name", "run")
-    if any(sign in str(name) for sign in "=/\\") or str(name) in ("", ".", ".."):
-        raise ConfigError("name", f"{name!r} cannot name a directory", "letters, digits, dots, dashes and underscores")
+    check_name(config.get("name"))
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=Callbacks(config))
     context.callbacks.on_multirun_start(config=config, config_name=composer.config_name)
     sweeper = composer.guard(
         overrides,
         lambda: Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=Trial(composer.config_name, composer.config_dir)),
     )
-    recorder = Recorder(getattr(sweeper, "launcher", None), keep_going=type(sweeper) is BasicSweeper)
+    recorder = Recorder(getattr(sweeper, "launcher", None), composer, keep_going=type(sweeper) is BasicSweeper)
     if recorder.launcher is not None:
         sweeper.launcher = recorder
     arguments = [str(line) for line in OmegaConf.to_container(config.hydra.overrides.task, resolve=False) or []]
@@ -86,6 +87,13 @@ def sweep(composer: "Composer", overrides: Sequence[str], *, as_json: bool) -> i
         composer.guard(overrides, lambda: sweeper.sweep(arguments=arguments))
     context.callbacks.on_multirun_end(config=config, config_name=composer.config_name)
     return conclude(recorder.done, Path(str(config.hydra.sweep.dir)), as_json=as_json)
+
+
+def check_name(name: Any) -> None:
+    """Hydra makes a sweep's directories before a trial is looked at."""
+    if not isinstance(name, str):
+        raise ConfigError("name", f"{name!r} is no string", "letters, digits, dots, dashes and underscores")
+    RunSettings(name=name).check()
 
 
 def conclude(jobs: Sequence[JobReturn], folder: Path, *, as_json: bool) -> int:
