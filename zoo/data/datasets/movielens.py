@@ -119,7 +119,7 @@ class TrainingSequences:
             ends = [stop] if window is None else list(range(stop, start + 1, -window))
             rows += [(user, cut, end) for cut, end in zip(cuts, ends, strict=True)]
         if not rows:
-            raise DataError("no user has two events to train on")
+            raise DataError("no user has two events to train on, besides the two that are kept aside; lower data.min_rating")
         self.rows = torch.tensor(rows)  # samples 3
 
     def __len__(self) -> int:
