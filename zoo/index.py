@@ -43,7 +43,9 @@ def read_index() -> dict[str, dict[str, Schema]]:
         _save(cached, schemas)
     index: dict[str, dict[str, Schema]] = {kind: {} for kind in REGISTRY_NAMES.values()}
     for schema in schemas:
-        assert schema.name not in index[schema.kind], f"{schema.kind} {schema.name!r} is registered in {schema.origin} and {index[schema.kind][schema.name].origin}"
+        assert schema.name not in index[schema.kind], (
+            f"{schema.kind} {schema.name!r} is registered in {schema.origin} and {index[schema.kind][schema.name].origin}"
+        )
         index[schema.kind][schema.name] = schema
     return index
 
@@ -83,7 +85,11 @@ class Module:
         assert isinstance(node, ast.ClassDef | ast.FunctionDef)
         doc = docstring_of(node)
         docs = argument_docs(doc)
-        function = node if isinstance(node, ast.FunctionDef) else next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+        function = (
+            node
+            if isinstance(node, ast.FunctionDef)
+            else next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+        )
         options, wired = [], []
         arguments = list(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)) if function else []
         for argument, default in arguments:
@@ -96,10 +102,20 @@ class Module:
             options.append(Option(argument.arg, self._type(argument.annotation), value, docs.get(argument.arg, "")))
         relative = self.path.relative_to(PACKAGE.parent)
         module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
-        return Schema(kind, name, module, node.name, first_sentence(doc), doc, tuple(options), tuple(wired), f"{self.path}:{min(item.lineno for item in node.decorator_list)}")
+        return Schema(
+            kind,
+            name,
+            module,
+            node.name,
+            first_sentence(doc),
+            doc,
+            tuple(options),
+            tuple(wired),
+            f"{self.path}:{min(item.lineno for item in node.decorator_list)}",
+        )
 
     def _is_wired(self, name: str) -> bool:
-        return name in EXTRA_WIRED or self.imports.get(name) == "zoo.specs" and name not in ("Layout", "Labelling")
+        return name in EXTRA_WIRED or (self.imports.get(name) == "zoo.specs" and name not in ("Layout", "Labelling"))
 
     def _type(self, node: ast.expr) -> OptionType:
         match node:

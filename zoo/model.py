@@ -97,4 +97,8 @@ class Model(nn.Module):
 
 def mixes_batch(model: nn.Module) -> list[str]:
     """Names of the layers whose output for one row depends on the other rows in training (batch norm)."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training or isinstance(module, torch.nn.SyncBatchNorm)]
+    return [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training) or isinstance(module, torch.nn.SyncBatchNorm)
+    ]

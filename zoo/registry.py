@@ -53,7 +53,9 @@ class Registry:
             schema = schema_of(component, kind=self.kind, name=name)
             taken = self._live[name][1] if name in self._live else _builtin(self.kind).get(name)
             if taken and (taken.module, taken.qualname) != (schema.module, schema.qualname):
-                raise RegistryError(f"{self.kind} {name!r} is registered twice: by {taken.qualname} in {taken.origin} and by {schema.qualname} in {schema.origin}; rename one")
+                raise RegistryError(
+                    f"{self.kind} {name!r} is registered twice: by {taken.qualname} in {taken.origin} and by {schema.qualname} in {schema.origin}; rename one"
+                )
             self._live[name] = component, schema
             return component
 
@@ -95,12 +97,19 @@ class Registry:
         known = {option.name for option in schema.options}
         for key in node:
             if key not in known:
-                raise ConfigError(f"{path}.{key}", f"{self.kind} {schema.name!r} has no option {key!r}", did_you_mean(str(key), known), f"`zoo show {schema.name}` explains them all")
+                raise ConfigError(
+                    f"{path}.{key}",
+                    f"{self.kind} {schema.name!r} has no option {key!r}",
+                    did_you_mean(str(key), known),
+                    f"`zoo show {schema.name}` explains them all",
+                )
         checked: dict[str, Any] = {"name": schema.name}
         for option in schema.options:
             value = node.get(option.name, option.default)
             if option.required and (option.name not in node or value == "???"):
-                raise ConfigError(f"{path}.{option.name}", f"{self.kind} {schema.name!r} needs this option: {option.doc}", f"{path}.{option.name}=... ({option.type})")
+                raise ConfigError(
+                    f"{path}.{option.name}", f"{self.kind} {schema.name!r} needs this option: {option.doc}", f"{path}.{option.name}=... ({option.type})"
+                )
             checked[option.name] = check_value(value, option.type, f"{path}.{option.name}")
         return checked
 
@@ -170,8 +179,6 @@ def load_plugins() -> None:
             point.load()
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the reason is shown with unknown names
             plugin_errors[f"{point.name} ({point.value})"] = f"{type(error).__name__}: {error}"
-
-
 
 
 ENCODERS = Registry("encoder", "model/encoder")

@@ -241,7 +241,11 @@ def settings_options(settings: type) -> tuple[Option, ...]:
     hints, docs = typing.get_type_hints(settings), argument_docs(inspect.getdoc(settings) or "")
     options = []
     for field in fields(settings):
-        default = REQUIRED if field.default is MISSING and field.default_factory is MISSING else plain(field.default if field.default is not MISSING else field.default_factory())  # type: ignore[misc]
+        default = (
+            REQUIRED
+            if field.default is MISSING and field.default_factory is MISSING
+            else plain(field.default if field.default is not MISSING else field.default_factory())
+        )  # type: ignore[misc]
         options.append(Option(field.name, option_type(hints[field.name], f"{settings.__name__}.{field.name}"), default, docs.get(field.name, "")))
     return tuple(options)
 
@@ -267,7 +271,9 @@ def option_type(hint: Any, where: str) -> OptionType:
         return OptionType("tuple", tuple(option_type(arg, where) for arg in (args[:1] if variadic else args)), variadic=variadic)
     if origin is dict and args[0] is str:
         return OptionType("dict", (option_type(args[1], where),))
-    raise RegistryError(f"{where}: type {hint!r} cannot stand in a config; use int, float, bool, str, StrEnum, Literal, X | None, list, tuple, dict[str, X], or a spec to have it wired")
+    raise RegistryError(
+        f"{where}: type {hint!r} cannot stand in a config; use int, float, bool, str, StrEnum, Literal, X | None, list, tuple, dict[str, X], or a spec to have it wired"
+    )
 
 
 def wired_names(hint: Any) -> tuple[str, ...]:

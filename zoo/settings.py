@@ -97,7 +97,7 @@ class TrainerSettings:
     """
 
     max_steps: int | None = None
-    max_epochs: int | None = 10
+    max_epochs: int | None = 20
     precision: Precision = Precision.FP32
     accumulate: int = 1
     clip_norm: float | None = 1.0
@@ -114,11 +114,15 @@ class TrainerSettings:
 
     def check(self) -> None:
         if self.max_steps is None and self.max_epochs is None:
-            raise ConfigError("trainer.max_steps", "both max_steps and max_epochs are null, the run would never end", "trainer.max_steps=1000", "trainer.max_epochs=10")
+            raise ConfigError(
+                "trainer.max_steps", "both max_steps and max_epochs are null, the run would never end", "trainer.max_steps=1000", "trainer.max_epochs=10"
+            )
         for name in ("max_steps", "max_epochs", "accumulate", "eval_every", "checkpoint_every", "keep_last", "log_every"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ConfigError("trainer.clip_norm", f"{self.clip_norm} would make every gradient zero", "a number above 0", "trainer.clip_norm=null for no clipping")
+            raise ConfigError(
+                "trainer.clip_norm", f"{self.clip_norm} would make every gradient zero", "a number above 0", "trainer.clip_norm=null for no clipping"
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError("trainer.ema", f"{self.ema} is not a decay between 0 and 1", "trainer.ema=0.999", "trainer.ema=null for none")
         if self.batch_statistics not in ("refuse", "local"):
