@@ -41,7 +41,7 @@ def test_a_refused_combination_says_what_else(case: HeadCase, error: Exception) 
 @each_case
 def test_count_is_the_losses_count_and_sums_add_up(case: HeadCase) -> None:
     """R3: sums and counts of chunks add up to the whole batch's, so that the split never matters."""
-    head = case.build(**({"dropout": 0.4})).double().train()
+    head = case.build(dropout=0.4).double().train()
     features, targets = case.data(dtype=torch.float64)
     whole, counts = loss(head, features, targets, VALID), head.count(targets, VALID)
     assert counts.keys() == whole.keys()

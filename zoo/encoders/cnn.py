@@ -38,7 +38,7 @@ class ConvolutionalNetwork(nn.Module):
         self,
         *,
         image: ImageInput,
-        widths: tuple[int, ...] = (16, 32, 56),
+        widths: tuple[int, ...] = (16, 32, 64),
         blocks: tuple[int, ...] = (1, 1, 1),
         stem_stride: int = 1,
         block: BlockKind = BlockKind.BASIC,

@@ -33,7 +33,7 @@ class RecurrentLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         # oneDNN has no bf16 LSTM for processors without bf16 instructions: it raises, so on a CPU the recurrence stays in the weights' type.
         with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
-            return self.both_directions(x.to(self.onward.weight_ih_l0.dtype) if x.device.type == "cpu" else x, mask)
+            return self.both_directions(x.to(next(self.onward.parameters()).dtype) if x.device.type == "cpu" else x, mask)
 
     def both_directions(self, x: Tensor, mask: Tensor | None) -> Tensor:
         out, _ = self.onward(x)  # B N D
