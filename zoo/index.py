@@ -195,7 +195,7 @@ def _save(path: Path, schemas: list[Schema]) -> None:
             stale.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
             json.dump(entries, file)
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
     except OSError:  # a read-only home: the sources are read each time
         return
 

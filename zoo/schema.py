@@ -272,7 +272,8 @@ def option_type(hint: Any, where: str) -> OptionType:
     if origin is dict and args[0] is str:
         return OptionType("dict", (option_type(args[1], where),))
     raise RegistryError(
-        f"{where}: type {hint!r} cannot stand in a config; use int, float, bool, str, StrEnum, Literal, X | None, list, tuple, dict[str, X], or a spec to have it wired"
+        f"{where}: type {hint!r} cannot stand in a config; "
+        "use int, float, bool, str, StrEnum, Literal, X | None, list, tuple, dict[str, X], or a spec to have it wired"
     )
 
 
@@ -280,8 +281,7 @@ def wired_names(hint: Any) -> tuple[str, ...]:
     from zoo.specs import Spec
 
     parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-    names = tuple(part.__name__ for part in parts if isinstance(part, type) and (issubclass(part, Spec) or part.__name__ in EXTRA_WIRED))
-    return names
+    return tuple(part.__name__ for part in parts if isinstance(part, type) and (issubclass(part, Spec) or part.__name__ in EXTRA_WIRED))
 
 
 def plain(value: Any) -> Any:

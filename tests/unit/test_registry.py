@@ -108,7 +108,7 @@ def test_duplicate_names_both_files(encoders: Registry) -> None:
             """Another."""
 
     assert str(caught.value).count(__file__) == 2
-    with pytest.raises(RegistryError, match="zoo/encoders/vit.py"):
+    with pytest.raises(RegistryError, match=r"zoo/encoders/vit\.py"):
 
         @ENCODERS.register("vit")
         class Mine:
