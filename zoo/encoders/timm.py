@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import did_you_mean
+from zoo.layers.dropout import check_probability
 from zoo.registry import ENCODERS
 from zoo.specs import FeatureSpec, ImageInput, Layout, MapSpec
 from zoo.structs import Features
@@ -56,6 +57,8 @@ class TimmModel(nn.Module):
         timm = import_timm()
         if not timm.is_model(model):
             raise ValueError(f"model={model!r} is no model of timm {timm.__version__}; {did_you_mean(model.split('.')[0], timm.list_models())[:300]}")
+        check_probability("dropout", dropout)
+        check_probability("drop_path", drop_path or 0.0)
         # Under the meta device nothing is downloaded: shapes are all that a check needs.
         options: dict[str, Any] = {"pretrained": weights is Weights.PRETRAINED and torch.get_default_device().type != "meta", "in_chans": image.channels}
         if dropout:
@@ -71,6 +74,12 @@ class TimmModel(nn.Module):
             raise ValueError(
                 f"timm cannot build model={model!r} with {given}, output={output}: {error}; change the option that it names, or the image's size"
             ) from error
+        patch = getattr(getattr(self.model, "patch_embed", None), "patch_size", (1, 1))
+        if image.height % patch[0] or image.width % patch[1]:  # timm would leave out the last rows and columns without a word
+            raise ValueError(
+                f"the patches of model={model!r}, {patch[0]} x {patch[1]} pixels, do not divide the image, {image.height} x {image.width}; "
+                f"choose another image size in the data's options, a multiple of {patch[0]} x {patch[1]}"
+            )
         self.output = output
         self.output_spec = self.describe()
 

@@ -1,0 +1,68 @@
+"""What single heads promise beyond the contract."""
+
+import pytest
+import torch
+
+from zoo.heads.classification import ClassificationHead, ClassWeights
+from zoo.heads.next_item import NextItemHead
+from zoo.heads.regression import RegressionHead
+from zoo.specs import ClassTarget, FeatureSpec, ItemTarget, Labelling, Layout, NumberTarget
+
+VECTOR = FeatureSpec(dim=4, layout=Layout.VECTOR, pooled=True)
+LABELS = ClassTarget(name="label", labels=("cat", "dog", "owl"), counts=(6, 3, 1))
+
+
+def test_single_label_answers_are_sorted_by_probability() -> None:
+    head = ClassificationHead(features=VECTOR, target=LABELS)
+    answer = head.decode({"logits": torch.tensor([[0.0, 2.0, 1.0]])}, {})[0]
+    shares = torch.tensor([0.0, 2.0, 1.0]).softmax(0)
+    assert list(answer["probabilities"]) == ["dog", "owl", "cat"]
+    assert (answer["label"], answer["probability"]) == ("dog", pytest.approx(float(shares[1])))
+
+
+def test_multi_label_answers_hold_every_likely_label() -> None:
+    target = ClassTarget(name="tags", labels=("a", "b", "c"), labelling=Labelling.MULTI)
+    answer = ClassificationHead(features=VECTOR, target=target).decode({"logits": torch.tensor([[3.0, -1.0, 0.5]])}, {})[0]
+    assert answer["labels"] == ["a", "c"]
+
+
+def test_top_k_is_capped_by_the_classes() -> None:
+    assert ClassificationHead(features=VECTOR, target=LABELS).top_k == 0
+    assert "top2_accuracy" in ClassificationHead(features=VECTOR, target=LABELS, top_k=2).metrics().metrics
+
+
+def test_balanced_weights_are_no_part_of_a_checkpoint() -> None:
+    head = ClassificationHead(features=VECTOR, target=LABELS, class_weights=ClassWeights.BALANCED)
+    assert head.weights is not None
+    torch.testing.assert_close(head.weights, torch.tensor([10 / 18, 10 / 9, 10 / 3]))
+    assert set(head.state_dict()) == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: ClassificationHead(features=VECTOR, target=ClassTarget(name="y", labels=("a", "b")), class_weights=ClassWeights.BALANCED),
+            "the data gives 0; use none",
+        ),
+        (lambda: ClassificationHead(features=VECTOR, target=LABELS, label_smoothing=1.0), "label_smoothing=1.0 is no share"),
+        (lambda: ClassificationHead(features=VECTOR, target=LABELS, top_k=-1), "top_k=-1 is negative"),
+        (lambda: ClassificationHead(features=VECTOR, target=ClassTarget(name="y", labels=("a",))), "nothing to choose between"),
+        (lambda: RegressionHead(features=VECTOR, target=NumberTarget(name="y", columns=("a",), mean=(0.0,), std=(1.0,)), huber_delta=0.0), "huber_delta=0.0"),
+        (
+            lambda: NextItemHead(features=VECTOR, target=ItemTarget(name="next", num_items=5)),
+            "needs a causal sequence, .* gets a vector; set model.encoder.attention=causal",
+        ),
+        (
+            lambda: NextItemHead(features=FeatureSpec(dim=4, layout=Layout.SEQUENCE), target=ItemTarget(name="next", num_items=5)),
+            "gets a sequence in which positions see later ones",
+        ),
+        (
+            lambda: NextItemHead(features=FeatureSpec(dim=4, layout=Layout.SEQUENCE, causal=True), target=ItemTarget(name="next", num_items=5), k=(5,)),
+            r"k=\[5\]",
+        ),
+    ],
+)
+def test_values_that_cannot_be_are_refused(build: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()  # type: ignore[operator]
