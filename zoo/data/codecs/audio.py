@@ -178,4 +178,5 @@ def _samples(waveform: Any) -> Tensor:
         if waveform.dtype not in (torch.int16, torch.int32):
             raise DataError(f"a waveform of type {waveform.dtype}: expected floats in -1 .. 1, int16 or int32")
         waveform = waveform.to(torch.float32) / (1 << (15 if waveform.dtype is torch.int16 else 31))
-    return waveform.to(torch.float32).view(-1, waveform.shape[-1])
+    samples: Tensor = waveform.to(torch.float32).reshape(-1, waveform.shape[-1])  # channels S
+    return samples

