@@ -202,12 +202,19 @@ def _build(bundle: Bundle) -> "Model":
         return build_model(Nodes(**nodes, model=ModelSettings(input=model.get("input"), target=model.get("target"))), bundle.spec)
     except ZooError as error:
         raise CheckpointError(f"{bundle.path / CONFIG}: {error}") from error
+    except Exception as error:
+        raise CheckpointError(f"{bundle.path / CONFIG}: the model cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _check_nodes(tree: Mapping[str, Any], folder: Path, plugins: list[str]) -> None:
     model = tree.get("model")
     if not isinstance(model, dict):
         raise CheckpointError(f"{folder / CONFIG}: model: encoder, decoder and head are needed, not {model!r}")
+    if strange := sorted(set(model) - {*PARTS, "input", "target"}):
+        raise CheckpointError(f"{folder / CONFIG}: model.{strange[0]}: unknown; a model has {', '.join(PARTS)}, input and target")
+    for key in ("input", "target"):
+        if not isinstance(model.get(key), str | None):
+            raise CheckpointError(f"{folder / CONFIG}: model.{key}: a name is needed, not {model[key]!r}")
     data = tree.get("data")
     tokenizer = data.get("tokenizer") if isinstance(data, dict) else None
     parts = [(part, registry, model.get(part)) for part, registry in PARTS.items()]

@@ -15,6 +15,9 @@ from zoo.errors import CheckpointError
 
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"})
 MAX_TEXT = 64 * 2**20
+MAX_NUMBER = 2**53
+MAX_SIZE = 2**27
+"""Of a model's own options (widths, depths): a depth of 2**53 would keep a constructor busy for ever."""
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -91,8 +94,8 @@ def check_folder(folder: Path, required: tuple[str, ...]) -> None:
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             path = Path(parent, name)
-            if not path.resolve().is_relative_to(root):
-                raise CheckpointError(f"{path}: links to {path.resolve()}, outside the bundle; refused")
+            if path.is_symlink() and not _end_of(path).is_relative_to(root):
+                raise CheckpointError(f"{path}: links to {_end_of(path)}, outside the bundle; refused")
             if name in names and not path.is_file():
                 raise CheckpointError(f"{path}: is no ordinary file; refused")
             if path.suffix.lower() in PICKLES:
@@ -132,7 +135,14 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _check_plain(value: Any, path: str, origin: Path) -> None:
+def _end_of(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError) as error:  # a loop
+        raise CheckpointError(f"{link}: a link that leads nowhere; refused") from error
+
+
+def _check_plain(value: Any, path: str, origin: Path, largest: int = MAX_NUMBER) -> None:
     match value:
         case dict():
             for key, entry in value.items():
@@ -143,10 +153,12 @@ def _check_plain(value: Any, path: str, origin: Path) -> None:
                     raise CheckpointError(
                         f"{origin}: {where}: {key} asks to run code, which no bundle can; refused\n  way out: a component is chosen by its registered `name`"
                     )
-                _check_plain(entry, where, origin)
+                _check_plain(entry, where, origin, MAX_SIZE if where == "model" else largest)
         case list():
             for place, entry in enumerate(value):
-                _check_plain(entry, f"{path}[{place}]", origin)
+                _check_plain(entry, f"{path}[{place}]", origin, largest)
+        case int() if abs(value) > largest:
+            raise CheckpointError(f"{origin}: {path}: {value:.3g} is larger than anything that a config counts; refused")
         case str() | int() | float() | None:
             pass
         case _:

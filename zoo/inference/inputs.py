@@ -179,11 +179,15 @@ def _read(path: Path) -> str:
 
 
 def _shown(entry: Any, place: int) -> Any:
-    """How an answer names its input: itself where that is short and plain, else its place."""
-    if isinstance(entry, str | int | float | Path):
-        return str(entry) if isinstance(entry, Path) else entry
-    if isinstance(entry, Mapping) and all(isinstance(value, str | int | float | None) for value in entry.values()):
-        return dict(entry)
-    if isinstance(entry, list | tuple) and all(isinstance(value, str | int) for value in entry):
+    """How an answer names its input: itself where that is plain, else its place."""
+    if isinstance(entry, Path):
+        return str(entry)
+    if isinstance(entry, Mapping) and all(isinstance(value, list | tuple) or _is_plain(value) for value in entry.values()):
+        return {str(key): _shown(value, place) for key, value in entry.items()}
+    if isinstance(entry, list | tuple) and all(map(_is_plain, entry)):
         return list(entry)
-    return f"input {place}"
+    return entry if _is_plain(entry) else f"input {place}"
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | None)

@@ -16,8 +16,8 @@ import pytest
 
 from zoo.errors import ConfigError
 from zoo.registry import LOGGERS
-from zoo.training.logging import RunInfo, RunLog, read_rows
 from zoo.training.loggers.wandb import WandbLogger, WandbMode, resolve_mode
+from zoo.training.logging import RunInfo, RunLog, read_rows
 from zoo.training.wandb_mirror import Mirror
 
 CHECKOUT = Path(__file__).parents[3]
@@ -131,7 +131,9 @@ def test_offline_history_equals_the_log(run_dir: Path, no_credentials: None, cap
     assert summary["test/accuracy"] == 0.875
 
 
-def test_unreachable_server_costs_a_bounded_time(run_dir: Path, no_credentials: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_server_costs_a_bounded_time(
+    run_dir: Path, no_credentials: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """R16: a key, but no server: the rows are not delayed, the end is bounded, the local log is complete, nothing is left running."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
