@@ -67,16 +67,19 @@ class TrainStep:
         return dict(zip(counts, totals, strict=True)), stopping > 0
 
     def backward(self, part: Batch, place: int, step: int, counts: dict[str, float]) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch; its loss terms, as shares of the global ones."""
+        """Forward and backward of one micro-batch; the sums of its loss terms.
+
+        Each sum enters the backward pass with 1 / its global count as its gradient, which is what dividing it before would come to.
+        """
         self.reseed(step, place)
         with sample_randomness(SampleRandom(self.seed, step, part.ids)):
             with self.autocast:
                 terms = self.model.losses(part)
-            # A term that nothing counts for is a sum of nothing: 0.
-            shares = {name: term.sum / (counts[name] or 1.0) for name, term in terms.items()}
-            total: Any = sum(shares.values()) if len(shares) > 1 else next(iter(shares.values()))
-            total.backward()
-        return shares
+            sums = {name: term.sum for name, term in terms.items()}
+            # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
+            scales = [torch.full((), 1 / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
+            torch.autograd.backward(list(sums.values()), scales)
+        return {name: value.detach() for name, value in sums.items()}
 
     def __call__(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
         """Optimizer step number ``step``, counted from 0.
@@ -85,18 +88,18 @@ class TrainStep:
             NonFiniteError: on every rank, before anything is updated, when a loss or the gradient of any rank is not finite.
         """
         self.gradients.clear()
-        shares = {name: share.detach() for name, share in self.backward(parts[0], 0, step, counts).items()}
+        sums = self.backward(parts[0], 0, step, counts)
         for place, part in enumerate(parts[1:], 1):
-            for name, share in self.backward(part, place, step, counts).items():
-                shares[name] = shares[name] + share.detach()
-        gradients, totals = self.gradients.collect(list(shares.values()))
+            more = self.backward(part, place, step, counts)
+            sums = {name: value + more[name] for name, value in sums.items()}
+        gradients, totals = self.gradients.collect(list(sums.values()))
         norm = total_norm(gradients)
         if self.on_cpu:
             self.norm = norm.item()
-            self.terms = {name: total.item() for name, total in zip(shares, totals, strict=True)}
+            values = [total.item() for total in totals]
         else:  # one wait for the device, not one for each number
             self.norm, *values = torch.stack([norm.float(), *(total.float() for total in totals)]).tolist()
-            self.terms = dict(zip(shares, values, strict=True))
+        self.terms = {name: value / (counts[name] or 1.0) for name, value in zip(sums, values, strict=True)}
         if not (math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values()))):
             self._refuse(parts, step, counts)
         if self.clip_norm is not None and self.norm > self.clip_norm:
@@ -114,7 +117,7 @@ class TrainStep:
 
     def _refuse(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
         def backward(part: Batch, place: int) -> dict[str, float]:
-            return {name: share.item() for name, share in self.backward(part, place, step, counts).items()}
+            return {name: value.item() for name, value in self.backward(part, place, step, counts).items()}
 
         terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
         reason = explain(parts, {}, backward, self.model)
