@@ -83,7 +83,7 @@ for tokenizer in (BpeTokenizer(vocab_size=400), WordPieceTokenizer(vocab_size=20
 
 def test_training_is_the_same_in_every_process() -> None:
     """The library's own WordPiece training is not: its hash maps order ties differently from run to run."""
-    runs = {subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout for _ in range(3)}
+    runs = {subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout for _ in range(2)}
     assert len(runs) == 1
     assert len(runs.pop().split()) == 2
 

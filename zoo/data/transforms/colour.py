@@ -98,7 +98,7 @@ def affine(images: Tensor, angle: Tensor, translate: Tensor, scale: Tensor, shea
 
 @TRANSFORMS.register("token_dropout")
 class TokenDropout:
-    """Replace tokens of a text or history by one identifier (Iyyer et al., 2015, word dropout); the first, which may stand for the whole, stays.
+    """Replace tokens of a text by one identifier (word dropout, Iyyer et al., 2015); the first, which may stand for the whole, stays.
 
     Args:
         probability: of each token.
