@@ -114,7 +114,7 @@ def attention_keep_mask(keys: Tensor, heads: int, queries: int, keys_length: int
     head = torch.arange(heads, device=keys.device)[:, None, None] << 40
     query = torch.arange(queries, device=keys.device)[None, :, None] << 20
     places = (head + query + torch.arange(2, blocks + 2, device=keys.device)).view(-1)
-    bits = finalise(keys[:, None] + places * _GOLDEN).view(torch.int16).view(-1, heads, queries, 4 * blocks)
+    bits = words_at(keys, places).view(torch.int16).view(-1, heads, queries, 4 * blocks)
     return threshold(bits[..., :keys_length], p, dtype)
 
 
@@ -127,8 +127,24 @@ def threshold(bits: Tensor, p: float, dtype: torch.dtype) -> Tensor:
 
 
 def words(keys: Tensor, count: int) -> Tensor:
-    """B count int64: SplitMix64's outputs from the state ``keys``; every bit is random."""
-    return finalise(keys[:, None] + torch.arange(2, count + 2, device=keys.device) * _GOLDEN)
+    """B count int64: SplitMix64's outputs from the states ``keys``; every bit is random."""
+    return words_at(keys, torch.arange(2, count + 2, device=keys.device))
+
+
+def words_at(keys: Tensor, places: Tensor) -> Tensor:
+    """B W int64: the outputs with these numbers, counted from 2."""
+    return opaque_words(keys, places) if torch.compiler.is_compiling() else finalise(keys[:, None] + places * _GOLDEN)
+
+
+@torch.library.custom_op("zoo::words", mutates_args=())
+def opaque_words(keys: Tensor, places: Tensor) -> Tensor:
+    """For ``torch.compile``, which folds the constants into index arithmetic that does not wrap around, and fails (torch 2.14)."""
+    return finalise(keys[:, None] + places * _GOLDEN)
+
+
+@opaque_words.register_fake
+def _(keys: Tensor, places: Tensor) -> Tensor:
+    return keys.new_empty(keys.shape[0], places.shape[0])
 
 
 def finalise(x: Tensor) -> Tensor:
