@@ -15,6 +15,8 @@ from zoo.data.base import OpenData
 from zoo.data.loader import Loader
 from zoo.data.processor import Processor
 from zoo.errors import ConfigError, did_you_mean
+from zoo.hub.bundle import open_bundle
+from zoo.inference.inputs import example
 from zoo.model import Model
 from zoo.parallel.collectives import Group, current_group
 from zoo.parallel.device import choose_device, limit_threads
@@ -242,7 +244,8 @@ class Job:
             if outcome == "stopped":
                 stopped(run_dir=self.run_dir, step=step, total_steps=total)
             else:
-                closing(run_dir=self.run_dir, metrics=metrics, seconds=seconds, parameters=model.num_parameters(), bundle=bundle)
+                given = example(open_bundle(bundle).input.kind) if bundle is not None else "FILE"
+                closing(run_dir=self.run_dir, metrics=metrics, seconds=seconds, parameters=model.num_parameters(), bundle=bundle, example=given)
         self.group.wait()
         return result
 

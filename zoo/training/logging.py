@@ -78,6 +78,7 @@ class RunLog:
         self.loggers: dict[str, Logger] = dict(loggers or {})
         self.display = display
         self._started = False
+        self._closed_at: float | None = None
         self._file: IO[str] | None = None
         kept = read_rows(self.path)
         if self.path.exists() and len(_complete_lines(self.path)) != len(self.path.read_bytes().splitlines()):
@@ -106,8 +107,8 @@ class RunLog:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, those before a resume included."""
-        return self._offset + time.monotonic() - self._start
+        """Seconds of training so far, those before a resume included; it stands still once the log is closed."""
+        return self._offset + (self._closed_at or time.monotonic()) - self._start
 
     def rewind(self, step: int) -> None:
         """Drop the rows of later steps: for a checkpoint that holds no state of the log."""
@@ -129,6 +130,7 @@ class RunLog:
 
     def close(self, outcome: str = "done", summary: Mapping[str, Any] | None = None) -> None:
         """End the followers: "done", "stopped" (can be resumed) or "failed". Safe to call twice."""
+        self._closed_at = self._closed_at or time.monotonic()
         if self._file is not None:
             self._file.close()
             self._file = None
