@@ -1,0 +1,100 @@
+"""R12: whatever happens to one rank, the job ends within seconds and says which rank, step and samples. Real launches of the ``zoo`` command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PLUGIN = '''
+import os
+import time
+
+import torch
+from torch import Tensor, nn
+
+from zoo.random import current
+from zoo.registry import ENCODERS
+from zoo.specs import FeatureSpec, ImageInput, Layout
+from zoo.structs import Features
+
+
+@ENCODERS.register("unreliable")
+class Unreliable(nn.Module):
+    """Fails on rank 1, after a few steps.
+
+    Args:
+        image: filled from the data's spec.
+        how: raise, exit, or none.
+    """
+
+    def __init__(self, *, image: ImageInput, how: str = "none") -> None:
+        super().__init__()
+        self.linear, self.how, self.calls = nn.Linear(image.channels * image.height * image.width, 16), how, 0
+        self.output_spec = FeatureSpec(dim=16, layout=Layout.VECTOR, pooled=True)
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
+        if self.training and os.environ.get("RANK") == "1" and values.device.type != "meta":
+            self.calls += 1
+            if self.calls == 4:
+                open("failed_at", "w").write(str(time.time()))
+                if self.how == "raise":
+                    raise RuntimeError("had enough")
+                if self.how == "exit":
+                    os._exit(7)
+        return Features(pooled=self.linear(values.flatten(1)).relu())
+'''
+
+
+def zoo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    (folder / "unreliable.py").write_text(PLUGIN)
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "zoo.cli.main",
+        "train",
+        "--import",
+        "./unreliable.py",
+        "model/encoder=unreliable",
+        "parallel.processes=2",
+        "run_dir=run",
+        *arguments,
+    ]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("how", ["raise", "exit"])
+def test_a_rank_that_fails_ends_the_job(tmp_path: Path, how: str) -> None:
+    """R12: non-zero exit code within 15 s of the failure."""
+    process = zoo(tmp_path, f"model.encoder.how={how}")
+    _, errors = process.communicate(timeout=150)
+    seconds = time.time() - float((tmp_path / "failed_at").read_text())
+    assert process.returncode not in (0, None)
+    assert seconds < 15, errors
+    if how == "raise":
+        assert "RuntimeError: had enough" in errors
+        assert "rank 1 failed in step 4, on samples" in errors
+
+
+def test_a_signal_to_the_launcher_saves_and_ends_with_0(tmp_path: Path) -> None:
+    """R13: and says how to go on."""
+    process = zoo(tmp_path, "trainer.max_epochs=100000")
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 1):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "go on with: zoo train resume=run" in errors
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["outcome"] == "stopped"
+    assert (tmp_path / "run" / "checkpoints" / f"step_{result['step']:08d}").is_dir()
