@@ -50,8 +50,7 @@ def installed(group: str, choice: str | None) -> Iterator[tuple[str, str]]:
         node = ConfigStore.instance().load(f"{group}/{choice}.yaml").node
     except ConfigLoadError:  # a file's: it may name nothing
         return
-    for path, value in targets(OmegaConf.to_container(node, resolve=False), ""):
-        yield path, value
+    yield from targets(OmegaConf.to_container(node, resolve=False), "")
 
 
 def targets(tree: Any, path: str) -> Iterator[tuple[str, Any]]:

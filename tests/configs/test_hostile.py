@@ -17,7 +17,8 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def evil(canary: Path) -> dict[str, object]:
-    return {"_target_": "pathlib.Path.touch", "_args_": [{"_target_": "pathlib.Path", "_args_": [str(canary)]}]}
+    """What Hydra's own instantiate would run: without the refusal, the callback case below writes the canary."""
+    return {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.PosixPath", "_args_": [str(canary)]}}
 
 
 def experiment(tree: object) -> list[str]:

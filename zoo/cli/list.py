@@ -44,9 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     if as_json:
         say_json(entries)
     elif kind == "pretrained" and not entries:
-        say(
-            "no pretrained models are recorded\n\n  A record is a file conf/pretrained/NAME.yaml that names a bundle; `zoo train` writes a bundle at the end of each run,"
-        )
+        say("no pretrained models are recorded\n")
+        say("  A record is a file conf/pretrained/NAME.yaml that names a bundle. `zoo train` writes a bundle at the end of each run,")
         say("  and `zoo predict` and init= take its folder just as well as a name.")
     elif not entries:
         raise ZooError(f"nothing{f' of kind {kind}' if kind else ''} is named {pattern!r}\n  way out: `zoo list{f' {kind}' if kind else ''}` shows all")

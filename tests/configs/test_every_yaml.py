@@ -1,0 +1,87 @@
+"""Every config file that zoo ships: found recursively, composed, built on the meta device, stepped once on fake data.
+
+Resolved configs are kept as golden text, so that a diff shows what a change of a default or a preset did:
+``python tools/update_golden.py`` writes them anew.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from zoo.checks import check
+from zoo.compose import compose
+from zoo.presets import conf_dir, preset_node
+from zoo.registry import DATASETS, DECODERS, ENCODERS, HEADS, OPTIMIZERS, SCHEDULES
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = sorted(file.relative_to(conf_dir()).with_suffix("").as_posix() for file in conf_dir().rglob("*.yaml"))
+RECORDS = [name for name in FILES if name.startswith("pretrained/")]
+DATA_OF = {
+    "ImageInput": ["data=digits"],
+    "TokenInput": ["data=tweets"],
+    "TextInput": ["data=tweets"],
+    "HistoryInput": ["data=ml100k", "model/head=next_item"],
+    "SpectrogramInput": ["data=sample_sounds"],
+    "TableInput": ["data=breast_cancer"],
+}
+RANKING = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_item"]
+ENCODER_OF = {
+    "breast_cancer": ["model/encoder=table_tiny"],
+    "tweets": ["model/encoder=transformer_tiny"],
+    "sample_sounds": ["model/encoder=audio_cnn_tiny"],
+    "ml100k": RANKING,
+}
+
+
+def overrides_of(name: str) -> list[str]:
+    """A whole run around one config file."""
+    group, _, option = name.rpartition("/")
+    if not group:
+        return []
+    overrides = [f"{group}={option}"]
+    if group == "model/encoder":
+        schema = ENCODERS.schema(preset_node(group, option)["name"])
+        overrides += DATA_OF[next(spec for wired in schema.wired for spec in wired.specs)]
+    elif group == "data":
+        overrides += ENCODER_OF.get(option, [])
+    elif group == "model/head" and option.startswith("next_item"):
+        overrides = ["data=ml100k", *RANKING[:-1], *overrides]
+    return overrides
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in RECORDS])
+def test_composes_builds_and_steps(name: str) -> None:
+    import torch
+
+    from zoo.build import build_model, build_optimizer
+    from zoo.data.fake import fake_batch
+
+    config = compose(overrides_of(name))
+    report = check(config)
+    model = build_model(config, report.spec)
+    assert model.num_parameters() == report.model.num_parameters()
+    optimizer = build_optimizer(config, model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    batch = fake_batch(report.spec, 4)
+    loss = torch.stack([term.sum / term.count.clamp(min=1) for term in model.losses(batch).values()]).sum()
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["train", *(name for name in FILES if name.startswith("experiment/"))])
+def test_golden(name: str) -> None:
+    golden = GOLDEN / f"{name.replace('/', '__')}.yaml"
+    assert compose(overrides_of(name)).to_yaml() == golden.read_text(), f"{golden} differs: if that is meant, python tools/update_golden.py"
+
+
+def test_no_golden_is_left_over() -> None:
+    wanted = {f"{name.replace('/', '__')}.yaml" for name in FILES if name == "train" or name.startswith("experiment/")}
+    assert {file.name for file in GOLDEN.glob("*.yaml")} == wanted
+
+
+def test_yaml_repeats_no_component_name() -> None:
+    """A file named as a component would hide it."""
+    for registry in (ENCODERS, DECODERS, HEADS, DATASETS, OPTIMIZERS, SCHEDULES):
+        assert not {name.rpartition("/")[2] for name in FILES if name.rpartition("/")[0] == registry.group} & set(registry.names())
