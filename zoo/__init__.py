@@ -1,6 +1,6 @@
 """zoo: compose, check, train, resume and use models for text, images, sound and interactions.
 
-    import zoo
+In Python::
 
     zoo.list("encoder", "vit*")                      # names, without importing torch
     model = zoo.create("vit_tiny", num_classes=10)   # a torch.nn.Module

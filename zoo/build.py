@@ -58,10 +58,10 @@ def build_model(config: ModelNodes, spec: DataSpec) -> Model:
         ConfigError: where parts do not fit the data or each other; the message lists what does.
     """
     chosen = choose(ENCODERS, config.encoder["name"], spec.inputs, config.model.input, "model.input")
-    encoder: nn.Module = _build(ENCODERS, config.encoder, "model.encoder", chosen)
-    decoder: nn.Module = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec)
+    encoder: Any = _build(ENCODERS, config.encoder, "model.encoder", chosen)
+    decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec)
     target = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
-    head: nn.Module = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
+    head: Any = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
     return Model(encoder=encoder, decoder=decoder, head=head, input=chosen.name)
 
 
@@ -90,11 +90,10 @@ def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted:
     )
 
 
-def accepted(components: Registry, name: str) -> tuple[type[Spec], ...]:
+def accepted(components: Registry, name: str) -> tuple[type[InputSpec] | type[TargetSpec], ...]:
     """Spec classes of the input or target that a component is wired to."""
-    group = InputSpec if components is ENCODERS else TargetSpec
     classes = [SPEC_CLASSES[spec] for wired in components.schema(name).wired for spec in wired.specs if spec in SPEC_CLASSES]
-    return tuple(spec for spec in classes if issubclass(spec, group))
+    return tuple(spec for spec in classes if issubclass(spec, InputSpec if components is ENCODERS else TargetSpec))
 
 
 def fitting_names(components: Registry, candidates: list[Any]) -> list[str]:

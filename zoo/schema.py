@@ -241,11 +241,11 @@ def settings_options(settings: type) -> tuple[Option, ...]:
     hints, docs = typing.get_type_hints(settings), argument_docs(inspect.getdoc(settings) or "")
     options = []
     for field in fields(settings):
-        default = (
-            REQUIRED
-            if field.default is MISSING and field.default_factory is MISSING
-            else plain(field.default if field.default is not MISSING else field.default_factory())
-        )  # type: ignore[misc]
+        default: Any = REQUIRED
+        if field.default is not MISSING:
+            default = plain(field.default)
+        elif field.default_factory is not MISSING:
+            default = plain(field.default_factory())
         options.append(Option(field.name, option_type(hints[field.name], f"{settings.__name__}.{field.name}"), default, docs.get(field.name, "")))
     return tuple(options)
 

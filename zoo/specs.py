@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from zoo.errors import ZooError
 
 S = TypeVar("S", bound="Spec")
+N = TypeVar("N", "InputSpec", "TargetSpec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +196,10 @@ class DataSpec(Spec):
     targets: tuple[TargetSpec, ...]
 
     def input(self, name: str) -> InputSpec:
-        return _by_name(self.inputs, name, "input")
+        return by_name(self.inputs, name, "input")
 
     def target(self, name: str) -> TargetSpec:
-        return _by_name(self.targets, name, "target")
+        return by_name(self.targets, name, "target")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for ``config.yaml`` of a bundle."""
@@ -216,7 +217,7 @@ INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInp
 TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget)}
 
 
-def _by_name(specs: tuple[Any, ...], name: str, what: str) -> Any:
+def by_name(specs: tuple[N, ...], name: str, what: str) -> N:
     for spec in specs:
         if spec.name == name:
             return spec

@@ -25,7 +25,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            event: Any = self.peek_event()
             raise yaml.YAMLError(f"alias at line {event.start_mark.line + 1}: a bundle's config holds plain values only")
         return super().compose_node(parent, index)
 

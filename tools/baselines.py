@@ -1,0 +1,108 @@
+"""The simple answers that an experiment's figures stand beside, on exactly the same samples and splits.
+
+    python tools/baselines.py tweet_sentiment sample_sounds ml100k_next breast_cancer digits
+
+Chance and the majority class need no model; logistic regression (scikit-learn) sees standardised features: mean log-mel of a clip, the
+counts of a text's tokens, a table's numbers; popularity ranks items by how often they occur in training, seen items left out.
+"""
+
+import argparse
+import sys
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.build import build_dataset
+from zoo.compose import compose
+from zoo.config import RunConfig
+from zoo.data.base import OpenData
+from zoo.data.loader import Loader
+from zoo.heads.ranking_metrics import RankingMetrics
+from zoo.specs import ClassTarget, ItemTarget
+from zoo.structs import Batch
+
+OVERRIDES = {
+    "digits": [],
+    "breast_cancer": ["data=breast_cancer", "model/encoder=table"],
+}
+
+
+def batches(data: OpenData, config: RunConfig, split: str) -> list[Batch]:
+    loader = Loader(data=data, split=split, settings=config.loader, augment={}, seed=0, training=False, batch_size=256)
+    return [part for parts in loader for part in parts]
+
+
+def features(batch: Batch) -> Tensor:
+    """B D: one vector a sample."""
+    (values,) = batch.inputs.values()
+    if isinstance(values.values, dict):
+        return torch.cat([tensor.float().flatten(1) for tensor in values.values.values()], dim=1)
+    if values.mask is None:
+        return values.values.float().flatten(1)
+    if values.values.dtype == torch.int64:  # tokens: how often each occurs
+        counts = torch.zeros(len(values.values), int(values.values.max()) + 1)
+        return counts.scatter_add_(1, values.values, values.mask.float())
+    mask = values.mask[:, None].float()  # B 1 T
+    mean = (values.values * mask).sum(-1) / mask.sum(-1)
+    spread = (((values.values - mean[..., None]) * mask).square().sum(-1) / mask.sum(-1)).sqrt()
+    return torch.cat([mean, spread], dim=1)
+
+
+def classification(data: OpenData, config: RunConfig, target: ClassTarget) -> dict[str, float]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for split in ("train", "test"):
+        found = batches(data, config, split)
+        width = max(features(batch).shape[1] for batch in found)
+        rows = [torch.nn.functional.pad(features(batch), (0, width - features(batch).shape[1]))[batch.valid] for batch in found]
+        tables[split] = torch.cat(rows).numpy(), torch.cat([batch.targets[target.name][batch.valid] for batch in found]).numpy()
+    width = max(table[0].shape[1] for table in tables.values())
+    train, test = ((np.pad(x, ((0, 0), (0, width - x.shape[1]))), y) for x, y in (tables["train"], tables["test"]))
+    majority = int(np.bincount(train[1]).argmax())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1)).fit(*train)
+    guess = model.predict(test[0])
+    return {
+        "chance": 1 / target.num_classes,
+        "majority accuracy": accuracy_score(test[1], np.full_like(test[1], majority)),
+        "majority f1": f1_score(test[1], np.full_like(test[1], majority), average="macro", zero_division=0),
+        "logistic regression accuracy": accuracy_score(test[1], guess),
+        "logistic regression f1": f1_score(test[1], guess, average="macro", zero_division=0),
+    }
+
+
+def popularity(data: OpenData, config: RunConfig, target: ItemTarget) -> dict[str, float]:
+    counts = torch.zeros(target.num_items + 1)
+    for batch in batches(data, config, "train"):
+        counts += torch.bincount(batch.targets[target.name].flatten(), minlength=target.num_items + 1)
+    metrics = RankingMetrics(target, (5, 10, 20))
+    for batch in batches(data, config, "test"):
+        (values,) = batch.inputs.values()
+        assert values.mask is not None
+        last = values.mask.shape[1] - 1 - values.mask.flip(1).int().argmax(1)
+        metrics.update({"scores": counts.expand(batch.size, -1), "last": last}, batch.targets, batch.valid)
+    return {f"popularity {name}": value for name, value in metrics.compute().items()}
+
+
+def main(names: list[str]) -> None:
+    for name in names:
+        config = compose(OVERRIDES.get(name, [f"experiment={name}"]))
+        data = build_dataset(config).open()
+        (target,) = data.spec.targets
+        figures = classification(data, config, target) if isinstance(target, ClassTarget) else popularity(data, config, target)  # type: ignore[arg-type]
+        print(name)
+        for figure, value in figures.items():
+            print(f"  {figure:32} {value:.4f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", help="experiments, or digits, breast_cancer")
+    sys.exit(main(parser.parse_args().names))
