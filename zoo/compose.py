@@ -7,6 +7,7 @@ path is: the user's own ./conf, the conf that zoo ships, ``--config-dir``, ``hyd
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,42 +30,58 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from zoo.config import PER_LABEL, RunConfig, Tree, read_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.presets import PRIMARY, conf_dir, conf_dirs
-from zoo.registry import KINDS, load_plugins
+from zoo.registry import KINDS
 from zoo.safety import refuse_code
 from zoo.schema import Option, OptionType, Schema, plain
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 from zoo.translate import explain, key_of
 
 R = TypeVar("R")
-_published: dict[tuple[str, str], Schema] = {}
-"""What the ConfigStore holds already; it lives as long as the process."""
+
+
+class LazyNode(ConfigNode):
+    """A ConfigStore entry whose tree is made when Hydra asks for it: few of the hundreds are asked for, and each costs a millisecond."""
+
+    def __init__(self, group: str | None, name: str, make: Callable[[], Tree], package: str | None) -> None:
+        self.name, self.group, self.package, self.provider, self._make = f"{name}.yaml", group, package, "zoo", make
+
+    @property
+    def node(self) -> DictConfig:
+        return self.__dict__["node"] if "node" in self.__dict__ else OmegaConf.create(self._make())
+
+    @node.setter
+    def node(self, node: DictConfig) -> None:  # Hydra hands out a shallow copy of the entry, and sets its tree to a deep copy
+        self.__dict__["node"] = node
 
 
 def publish() -> None:
     """Put every registered component and every setting's default into Hydra's ConfigStore."""
-    load_plugins()
-    store = ConfigStore.instance()
-    for kind, registry in KINDS.items():
+    for registry in KINDS.values():
         for name in registry.names():
-            schema = registry.schema(name)
-            if _published.get((kind, name)) == schema:
-                continue
-            _published[kind, name] = schema
-            node = schema.defaults()
-            nested = {option.name: option for option in schema.options if _component(option.type)}
-            node |= _defaults(LoaderSettings) if kind == "dataset" else {}
-            defaults: list[Any] = ["_self_", *({key: _choice(option)} for key, option in nested.items())]
-            if kind == "dataset":
-                defaults.append({"augment": None})
-                node["augment"] = {}
-            node = {key: value for key, value in node.items() if key not in nested}
-            if len(defaults) > 1:
-                node = {"defaults": defaults, **node, **{key: None for key, option in nested.items() if not option.required}}
-            package = f"{registry.group.replace('/', '.')}.{name}" if kind in PER_LABEL else registry.group.replace("/", ".")
-            store.store(group=registry.group, name=name, node=node, package=package, provider="zoo")
-    store.store(name="base", node={**_defaults(RunSettings), "model": _defaults(ModelSettings), "logger": {}, "callback": {}}, provider="zoo")
-    store.store(group="trainer", name="default", node=_defaults(TrainerSettings), provider="zoo")
-    store.store(group="parallel", name="single", node=_defaults(ParallelSettings), provider="zoo")
+            package = registry.group.replace("/", ".") + (f".{name}" if registry.kind in PER_LABEL else "")
+            _store(registry.group, name, partial(component_tree, registry.schema(name)), package)
+    _store(None, "base", lambda: {**_defaults(RunSettings), "model": _defaults(ModelSettings), "logger": {}, "callback": {}})
+    _store("trainer", "default", lambda: _defaults(TrainerSettings))
+    _store("parallel", "single", lambda: _defaults(ParallelSettings))
+
+
+def _store(group: str | None, name: str, make: Callable[[], Tree], package: str | None = None) -> None:
+    place = ConfigStore.instance().repo
+    for part in group.split("/") if group else []:
+        place = place.setdefault(part, {})
+    place[f"{name}.yaml"] = LazyNode(group, name, make, package)
+
+
+def component_tree(schema: Schema) -> Tree:
+    """What choosing a component gives: its options, and a place for the components that it takes itself."""
+    node = schema.defaults()
+    nested = {option.name: option for option in schema.options if _component(option.type)}
+    defaults: list[Any] = ["_self_", *({name: _choice(option)} for name, option in nested.items())]
+    if schema.kind == "dataset":
+        node |= {**_defaults(LoaderSettings), "augment": {}}
+        defaults.append({"augment": None})
+    own = {key: value for key, value in node.items() if key not in nested} | {name: None for name, option in nested.items() if not option.required}
+    return {"defaults": defaults, **own} if len(defaults) > 1 else own
 
 
 def _defaults(settings: type) -> Tree:
@@ -158,12 +175,13 @@ class Composer:
     def run_job(self, overrides: Sequence[str], task: Callable[[RunConfig], R]) -> R:
         """One job as Hydra runs it, its callbacks included; what the task raises comes out as it is."""
         config = self.compose(overrides)
+        checked = self.run_config(config, overrides)  # before Hydra copies its config several times over
         with open_dict(config.hydra), read_write(config.hydra):
             config.hydra.mode = RunMode.RUN
         callbacks = Callbacks(config)
         callbacks.on_run_start(config=config, config_name=self.config_name)
         done = run_job(
-            task_function=lambda job: task(self.run_config(job, overrides)),
+            task_function=lambda _: task(checked),
             config=config,
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,
