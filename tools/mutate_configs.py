@@ -141,7 +141,7 @@ def wrong_groups() -> Iterator[Mutation]:
         ("data.digits=1", "data.digits"),
         ("parallel.ddp=2", "parallel.ddp"),
         ("data/tokenizer=byte", "data.tokenizer"),
-        ("logger.wandb.project=x", "logger.wandb.project"),
+        ("logger.tensorboard.folder=x", "logger.tensorboard.folder"),
         ("trainer=max_steps", "trainer"),
         ("optimizer=null", "optimizer"),
         ("model/encoder=null", "model.encoder"),

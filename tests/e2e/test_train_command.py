@@ -14,7 +14,7 @@ import yaml
 from zoo.cli.main import main
 from zoo.config import RunConfig
 
-TINY = ["model/encoder=mlp_tiny", "trainer.max_steps=2", "trainer.eval_every=2"]
+TINY = ["logger=none", "model/encoder=mlp_tiny", "trainer.max_steps=2", "trainer.eval_every=2"]
 
 
 @pytest.fixture(autouse=True)

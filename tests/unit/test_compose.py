@@ -93,7 +93,7 @@ def test_origin_is_the_file_or_the_override() -> None:
         ("model.encoder.widthss=1", "did you mean 'model.encoder.widths'?"),
         ("model/encoder=vitt", "did you mean 'vit'"),
         ("data/tokenizer=byte", "choose one that does: data=table"),
-        ("logger.wandb.project=x", "choose it first: logger=[wandb]"),
+        ("logger.tensorboard.folder=x", "choose it first: logger=[tensorboard]"),
         ("seed=1,2", "zoo train -m seed=1,2"),
         ("optimizer=null", "choose one: optimizer=NAME"),
         ("+model/encoder=vit", "model/encoder=NAME, without a +"),
