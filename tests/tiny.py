@@ -172,13 +172,13 @@ def make_trainer(
 ) -> Any:
     """A trainer of the tiny model over the tiny data; on disk in ``folder``, if one is given."""
     from zoo.optim.groups import ParameterGroups
+    from zoo.parallel.collectives import Group
     from zoo.registry import OPTIMIZERS, SCHEDULES
     from zoo.settings import Mode, Precision, TrainerSettings
     from zoo.training.checkpoint import Checkpointer
     from zoo.training.evaluator import Evaluator
     from zoo.training.state import Monitor
     from zoo.training.trainer import Trainer, horizon_of
-    from zoo.parallel.collectives import Group
 
     options = TrainerSettings(**{"max_steps": 12, "log_every": 3, "accumulate": 2, "ema": 0.9} | settings)
     group, device = Group(rank, world), torch.device("cpu")

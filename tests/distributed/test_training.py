@@ -111,9 +111,7 @@ def failing(rank: int, world: int, how: str) -> tuple[str, float]:
             if how == "raise":
                 raise RuntimeError("this rank has had enough")
             if how == "nan":
-                return type(forward(values, mask))(
-                    **{"tokens": forward(values, mask).tokens * float("nan"), "mask": mask, "pooled": forward(values, mask).pooled}
-                )
+                return type(forward(values, mask))(tokens=forward(values, mask).tokens * float("nan"), mask=mask, pooled=forward(values, mask).pooled)
         return forward(values, mask)
 
     trainer.model.encoder.forward = fail

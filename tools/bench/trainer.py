@@ -1,6 +1,6 @@
 """Steps per second of zoo's trainer, of a raw PyTorch loop with the same operations, and of HF Trainer, Lightning and accelerate.
 
-    python tools/bench/trainer.py [--rounds 7] [--models mlp8,mlp64,vit,bert] [--peers raw,zoo,accelerate,lightning,transformers] [--clock cpu] [--threads N] [--json FILE]
+    python tools/bench/trainer.py [--rounds 7] [--models mlp8,mlp64,vit,bert] [--peers raw,zoo,...] [--clock cpu] [--threads N] [--json FILE]
 
 Everyone trains equal models (same initial weights) on the same batches, kept in memory, with fused AdamW, clipping to norm 1 and a cosine
 schedule with warm-up, logging and checkpoints off. Rounds are interleaved in one process: each peer trains its own segment in each round, so
@@ -238,6 +238,7 @@ def lightning(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> 
 
 
 def transformers(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> Segment:
+    del total  # its schedule is that of a segment
     import transformers as hf
 
     hf.logging.set_verbosity_error()
@@ -273,8 +274,8 @@ def transformers(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) 
         with tempfile.TemporaryDirectory() as folder:
             arguments = hf.TrainingArguments(
                 output_dir=folder, max_steps=steps, per_device_train_batch_size=size, learning_rate=LR, optim="adamw_torch_fused", lr_scheduler_type="cosine",
-                warmup_steps=WARMUP, max_grad_norm=CLIP, logging_strategy="no", save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, dataloader_drop_last=True,
-                weight_decay=0.01, remove_unused_columns=False,
+                warmup_steps=WARMUP, max_grad_norm=CLIP, logging_strategy="no", save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
+                dataloader_drop_last=True, weight_decay=0.01, remove_unused_columns=False,
             )  # fmt: skip
             trainer = hf.Trainer(model=wrapped, args=arguments, train_dataset=Rows(), callbacks=[Timer()])
             trainer.remove_callback(hf.trainer_callback.PrinterCallback)
@@ -313,7 +314,7 @@ class Whole(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:  # noqa: ARG002
         return Features(pooled=self.model(values))
 
 
@@ -330,7 +331,7 @@ class Classes(nn.Module):
     def forward(self, features: Features) -> dict[str, Tensor]:
         return {"logits": features.pooled}  # type: ignore[dict-item]
 
-    def count(self, targets: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
+    def count(self, targets: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         return {"class": valid.sum()}
 
     def loss(self, prediction: dict[str, Tensor], targets: dict[str, Tensor], valid: Tensor) -> dict[str, LossTerm]:
@@ -386,7 +387,7 @@ class Table:
 
 
 class Silent:
-    def row(self, step: int, values: Any) -> None:
+    def row(self, step: int, values: Any) -> None:  # noqa: ARG002
         json.dumps(dict(values))
 
     def state_dict(self) -> dict[str, Any]:
@@ -464,7 +465,10 @@ def measure(case: str, peers: list[str], rounds: int) -> dict[str, Any]:
                 times[name].append(seconds / steps * 1e3)
     ratios = {name: [a / b for a, b in zip(times[name], times["raw"], strict=True)] for name in peers}
     extra = {name: [a - b for a, b in zip(times[name], times["raw"], strict=True)] for name in peers}
-    return {name: {"best_ms": min(times[name]), "ms": quartiles(times[name]), "ratio": quartiles(ratios[name]), "extra_ms": quartiles(extra[name])} for name in peers}
+    return {
+        name: {"best_ms": min(times[name]), "ms": quartiles(times[name]), "ratio": quartiles(ratios[name]), "extra_ms": quartiles(extra[name])}
+        for name in peers
+    }
 
 
 def quartiles(values: list[float]) -> list[float]:
@@ -492,10 +496,12 @@ def main() -> None:
     for case in options.models.split(","):
         found[case] = measure(case, peers, options.rounds)
         print(f"\n{case}: batch {CASES[case][2]}, {torch.get_num_threads()} threads, {options.clock} clock, {options.rounds} rounds of {CASES[case][3]} steps")
-        print(f"  {'':<16}{'best ms':>9}{'median ms':>10}  {'to raw':>7}  {'quartiles':>15}  {'extra ms':>9}  {'quartiles':>17}")
+        heads = ("best ms", "median ms", "to raw", "quartiles", "extra ms", "quartiles")
+        print(f"  {'':<16}{heads[0]:>9}{heads[1]:>10}  {heads[2]:>7}  {heads[3]:>15}  {heads[4]:>9}  {heads[5]:>17}")
         for name, figures in found[case].items():
             ms, ratio, extra = figures["ms"], figures["ratio"], figures["extra_ms"]
-            print(f"  {name:<16}{figures['best_ms']:>9.3f}{ms[1]:>10.3f}  {ratio[1]:>7.3f}  {ratio[0]:>7.3f} {ratio[2]:>7.3f}  {extra[1]:>+9.3f}  {extra[0]:>+8.3f} {extra[2]:>+8.3f}", flush=True)
+            columns = f"{figures['best_ms']:>9.3f}{ms[1]:>10.3f}  {ratio[1]:>7.3f}  {ratio[0]:>7.3f} {ratio[2]:>7.3f}"
+            print(f"  {name:<16}{columns}  {extra[1]:>+9.3f}  {extra[0]:>+8.3f} {extra[2]:>+8.3f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

@@ -98,7 +98,7 @@ def adamw(
 
 
 WITHOUT = ("lookahead_*", "bnb*", "fused*", "kron*")
-"""Names of timm's that are not offered: wrappers with a state of their own, those that need apex or bitsandbytes, and Kron, whose state no safetensors file holds."""
+"""Not offered: wrappers with a state of their own, those that need apex or bitsandbytes, and Kron, whose state is no table of tensors."""
 
 
 class UnfusedKernel(StrEnum):

@@ -124,9 +124,9 @@ class Checkpointer:
         """Copy the state aside and return; raises what went wrong with the checkpoint before."""
         self.wait()
         self._aside = {part: self._copy(self._aside.get(part, {}), named) for part, named in tensors.items()}
-        text = json.dumps({**state, "versions": {"zoo": __version__, "torch": torch.__version__}}, indent=1)
+        content = json.dumps({**state, "versions": {"zoo": __version__, "torch": torch.__version__}}, indent=1)
         # Not a daemon: an interpreter that ends waits for a checkpoint that has been begun.
-        self._writer = threading.Thread(target=self._write, args=(step, text, best), name=f"checkpoint-{step}")
+        self._writer = threading.Thread(target=self._write, args=(step, content, best), name=f"checkpoint-{step}")
         self._writer.start()
 
     def wait(self) -> None:
@@ -195,9 +195,9 @@ def discard(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def write_text(path: Path, text: str) -> tuple[int, str]:
+def write_text(path: Path, content: str) -> tuple[int, str]:
     """Force a small file to disk; its size and sha256."""
-    data = text.encode()
+    data = content.encode()
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -43,9 +43,11 @@ def commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        name = subprocess.run(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        name = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, encoding="utf-8", timeout=5, check=True
+        ).stdout.strip()
         changed = subprocess.run(
-            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"], capture_output=True, encoding="utf-8", timeout=5, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):  # no git here: the field stays empty
         return None

@@ -94,7 +94,7 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
     """Check a config against the one that a run was begun with, and make it the run's.
 
     Raises:
-        ConfigError: with every change that needs a word or cannot be, as old -> new.
+        ConfigError: with every change that has to be asked for or cannot be, as old -> new.
     """
     file = run_dir / "config.yaml"
     if not file.is_file():

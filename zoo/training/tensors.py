@@ -42,11 +42,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
         size = tensor.numel() * tensor.element_size()
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
         offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
     digest = hashlib.sha256()
     with path.open("wb", buffering=0) as file:
-        for block in (memoryview(len(text).to_bytes(8, "little") + text), *map(_memory, tensors.values())):
+        for block in (memoryview(len(head).to_bytes(8, "little") + head), *map(_memory, tensors.values())):
             for start in range(0, len(block), CHUNK):
                 piece = block[start : start + CHUNK]
                 digest.update(piece)

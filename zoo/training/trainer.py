@@ -292,7 +292,7 @@ def refuse_mixed_batches(model: Model, settings: TrainerSettings, group: Group) 
 
 
 def describe_failure(rank: int, step: int, parts: list[Batch]) -> str:
-    """Where a rank failed, for its last words on stderr."""
+    """Where a rank failed, for what it says last on stderr."""
     ids = [sample for part in parts for sample in part.ids.tolist()]
     shown = ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
     return f"rank {rank} failed in step {step}, on samples {shown}"
