@@ -2,7 +2,8 @@
 
 usage: python tools/fetch_real_data.py [DEST] SET...
 
-DEST defaults to .real; everything is unpacked below DEST/x, where zoo and its tests find it through `export ZOO_REAL_DATA=DEST/x`.
+DEST defaults to .real. Everything is unpacked below DEST/x, where zoo's tests find it through `export ZOO_REAL_DATA=DEST/x`; beside it are
+links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, breast_cancer), which zoo's presets read through `export ZOO_DATA=DEST`.
 SET is min (0.3 GB: a real set for nearly every task), full (another 0.6 GB), or any of the sets that --list shows. Every archive is checked against its
 pinned sha256. What is there already is not fetched again; a broken-off call goes on where it stopped. Licences differ, GPL, CC-BY-SA
 and GroupLens among them: fetch it, do not pass it on.
@@ -198,6 +199,25 @@ def after_breast_cancer(data: Path) -> str:
 AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "breast_cancer": after_breast_cancer}
 
 
+LINKS = {
+    "fashion_mnist": "x/dataset-fashion-mnist/usr/share/datasets/fashion-mnist",
+    "ml100k": "x/py_recbole/recbole/dataset_example/ml-100k",
+    "sample_sounds": "x/sonic-pi-samples/usr/share/sonic-pi/samples",
+    "tweets": "x/vader_manifests",
+    "breast_cancer": "x/breast_cancer",
+}
+"""Plain name below DEST -> what it stands for."""
+
+
+def link(dest: Path) -> list[str]:
+    """Make the plain names of what is there, as links that still hold when DEST is moved; the names there are now."""
+    for name, target in LINKS.items():
+        if (dest / target).is_dir() and not (dest / name).exists():
+            (dest / name).unlink(missing_ok=True)  # a link that leads nowhere
+            (dest / name).symlink_to(target)
+    return [name for name in LINKS if (dest / name).is_dir()]
+
+
 def run(dest: Path, names: list[str]) -> int:
     """Fetch sets; 0 where all of them are there, else 1."""
     chosen = list(dict.fromkeys(name for given in names for name in GROUPS.get(given, (given,))))
@@ -212,7 +232,8 @@ def run(dest: Path, names: list[str]) -> int:
                 print(f"{name}: {item.folder} failed: {error}", file=sys.stderr, flush=True)
         if name in AFTER and failed == before:
             print(f"{name}: {AFTER[name](dest / 'x')}", flush=True)
-    print(f"export ZOO_REAL_DATA={(dest / 'x').resolve()}")
+    print(f"plain names: {', '.join(link(dest)) or 'none'}")
+    print(f"export ZOO_DATA={dest.resolve()} ZOO_REAL_DATA={(dest / 'x').resolve()}")
     if failed:
         print(f"{failed} could not be fetched; the same command tries again", file=sys.stderr)
     return 1 if failed else 0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.folders import ways
 from zoo.data.strings import Strings
 from zoo.errors import DataError
 
@@ -77,7 +78,7 @@ def labelled_files(*, root: Path, paths: Sequence[str], labels: Sequence[str], s
 def find_files(root: Path, suffixes: Collection[str]) -> list[str]:
     """Paths of files under a folder, relative to it, sorted; hidden ones are left out."""
     if not root.is_dir():
-        raise DataError(f"no folder at {root}")
+        raise DataError(f"no folder at {root}\n  way out: {ways(root, 'data.root=FOLDER')}")
     found = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return [path for path in found if not any(part.startswith(".") for part in path.split("/"))]
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from zoo.data.folders import ways
 from zoo.data.strings import Strings
 from zoo.errors import DataError
 
@@ -116,7 +117,7 @@ def read_rows(path: str, format: Format, wanted: Sequence[str], header: Header, 
         return _hugging_face(path, wanted)
     file = Path(path).expanduser()
     if not file.is_file():
-        raise DataError(f"no file at {file}")
+        raise DataError(f"no file at {file}\n  way out: {ways(file, 'data.path=FILE')}")
     if kind is Format.PARQUET:
         return {"": _parquet(file, wanted)}
     try:

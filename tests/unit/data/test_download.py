@@ -115,10 +115,36 @@ def test_fashion_mnist_is_downloaded_once(server: str, tmp_path: Path, monkeypat
     assert len(Faulty.asked) == asked == 8
     (tmp_path / "data" / "t10k-labels-idx1-ubyte.gz").unlink()
     monkeypatch.setenv("ZOO_OFFLINE", "1")
-    with pytest.raises(DataError, match=r"(?s)lacks t10k-labels-idx1-ubyte; looked in .*data; not downloaded: offline.*fetch_real_data\.py fashion_mnist"):
+    with pytest.raises(DataError, match=r"(?s)lacks t10k-labels-idx1-ubyte; looked in .*data; not downloaded: offline.*put into .*fashion_mnist.*t10k-labels"):
         build().open()
     assert len(Faulty.asked) == asked  # R19: no socket
     monkeypatch.delenv("ZOO_OFFLINE")
     Faulty.content = {}
     with pytest.raises(DataError, match=r"(?s)t10k-labels.*404.*way out"):
         build().open()
+
+
+@pytest.mark.parametrize(
+    ("node", "files"),
+    [
+        ({"name": "movielens", "root": "ml100k"}, "u.data and u.item"),
+        ({"name": "audio_folder", "root": "sample_sounds"}, ".flac"),
+        ({"name": "table", "path": "tweets/tweets.csv", "text": "text", "target": "label"}, "the columns text and label"),
+    ],
+)
+def test_who_lacks_a_set_of_the_presets_is_told_its_files_and_their_place(
+    node: dict[str, Any], files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "sets"))
+    key = "path" if "path" in node else "root"
+    with pytest.raises(DataError) as raised:
+        DATASETS.build(DATASETS.check_node({**node, key: str(tmp_path / "sets" / node[key])}, "data"), "data").open()
+    assert files in str(raised.value)
+    assert f"put into {tmp_path / 'sets' / node[key].split('/')[0]} " in str(raised.value)
+
+
+def test_fashion_mnist_is_found_by_its_plain_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fashion(tmp_path / "fashion_mnist", zipped=True)
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+    found = DATASETS.build(DATASETS.check_node({"name": "fashion_mnist", "download": "never", "validation": 5}, "data"), "data").open()
+    assert len(found.splits["train"]) == 25

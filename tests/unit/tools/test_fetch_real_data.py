@@ -57,6 +57,17 @@ def test_every_archive_is_pinned() -> None:
     assert len({item.folder for item in items}) == len({item.sha256 for item in items}) == len(items)
 
 
+def test_plain_names_stand_beside_what_was_fetched(tmp_path: Path) -> None:
+    """The layout of other people's packages is the tool's business: presets know plain names only."""
+    (tmp_path / "here/x/vader_manifests").mkdir(parents=True)
+    (tmp_path / "here/x/vader_manifests/tweets.csv").write_text("text,label")
+    (tmp_path / "here/ml100k").symlink_to("x/moved-away")
+    assert fetch_real_data.link(tmp_path / "here") == ["tweets"]
+    assert fetch_real_data.link(tmp_path / "here") == ["tweets"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert (tmp_path / "there/tweets/tweets.csv").read_text() == "text,label"
+
+
 def test_unknown_sets_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         fetch_real_data.main(["dest", "fashionmnist"])

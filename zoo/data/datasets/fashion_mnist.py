@@ -1,7 +1,6 @@
 """Fashion-MNIST (Xiao et al., 2017, https://arxiv.org/abs/1708.07747), from its four published idx files."""
 
 import gzip
-import os
 import zlib
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +13,7 @@ from zoo.data.base import OpenData
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec
 from zoo.data.download import fetch, offline
-from zoo.data.folders import cache_folder
+from zoo.data.folders import cache_folder, data_folder, way
 from zoo.data.splits import ArraySplit
 from zoo.errors import DataError
 from zoo.registry import DATASETS
@@ -41,7 +40,8 @@ class FashionMnist:
     """60,000 training and 10,000 test images of clothes, 28 x 28 grey, 10 classes; validation is cut from the end of training.
 
     The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`, each plain or
-    with `.gz`. A null root looks in `$ZOO_REAL_DATA`, in `/usr/share/datasets/fashion-mnist` (Debian's package) and in zoo's cache.
+    with `.gz`. A null root looks in `$ZOO_DATA/fashion_mnist` (`./data` where ZOO_DATA is not set), in `/usr/share/datasets/fashion-mnist`
+    (Debian's package dataset-fashion-mnist) and in zoo's cache.
 
     Args:
         root: folder with the four files; null looks where they are usually kept.
@@ -69,7 +69,7 @@ class FashionMnist:
         self.image = ImageCodec(name="image", channels=1, size=(image_size, image_size), mean=(MEAN,), std=(STD,))
 
     def sketch(self) -> DataSpec:
-        return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=LABELS).spec,))
+        return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=LABELS).spec.sketched("counts"),))
 
     def open(self) -> OpenData:
         folder = self._folder()
@@ -101,15 +101,12 @@ class FashionMnist:
     def _folder(self) -> Path:
         """The folder that has all four files, downloading them where that is asked for."""
         target = Path(self.root).expanduser() if self.root is not None else cache_folder("fashion_mnist")
-        usual = [Path("/usr/share/datasets/fashion-mnist")]
-        if real := os.environ.get("ZOO_REAL_DATA"):
-            usual.insert(0, Path(real) / "dataset-fashion-mnist/usr/share/datasets/fashion-mnist")
-        places = [target] if self.root is not None else [*usual, target]
+        places = [target] if self.root is not None else [data_folder() / "fashion_mnist", Path("/usr/share/datasets/fashion-mnist"), target]
         for folder in places:
             if not missing(folder):
                 return folder
         absent = missing(target)
-        ways = "data.root=FOLDER with these files, plain or .gz; `python tools/fetch_real_data.py fashion_mnist` fetches them"
+        ways = f"{way('fashion_mnist')}; or data.root=FOLDER of your own"
         where = ", ".join(map(str, places))
         if self.download is Download.NEVER or offline():
             why = "data.download=never" if self.download is Download.NEVER else "offline (ZOO_OFFLINE)"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.data.base import OpenData, Split
 from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
+from zoo.data.folders import ways
 from zoo.data.strings import Strings
 from zoo.errors import DataError
 from zoo.registry import DATASETS
@@ -202,7 +203,7 @@ def read_events(folder: Path) -> Events:
         return Events(_named(events, "\t", ("user_id", "item_id", "rating", "timestamp")), events)
     raise DataError(
         f"{folder} holds no MovieLens data: none of u.data, ratings.dat, ratings.csv, *.inter is there\n"
-        "  way out: data.root=FOLDER of an unpacked MovieLens archive; `python tools/fetch_real_data.py movielens` fetches ml-100k"
+        f"  way out: {ways(folder, 'data.root=FOLDER (an unpacked MovieLens archive)')}"
     )
 
 
