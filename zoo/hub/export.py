@@ -49,7 +49,7 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported
         raise CheckpointError(f"{run_dir}: is no run's directory (it has no config.yaml)")
     config = RunConfig.load(run_dir / "config.yaml")
     found = find_checkpoint(run_dir, checkpoint)
-    processor, notes = _processor(run_dir, config)
+    processor, notes = _processor(run_dir)
     model = build_model(config, processor.spec)
     load_strictly(model.state_dict(), published_weights(found), str(found.folder))
     metrics = metrics_at(run_dir, found.step)
@@ -98,13 +98,12 @@ def metrics_at(run_dir: Path, step: int) -> dict[str, float]:
     return {name: float(value) for name, value in merged.items() if name.startswith(("validation/", "test/"))}
 
 
-def _processor(run_dir: Path, config: RunConfig) -> "tuple[Processor, dict[str, str]]":
-    """The run's own, where it left it; else from the data again."""
-    from zoo.build import build_dataset
+def _processor(run_dir: Path) -> "tuple[Processor, dict[str, str]]":
+    """The run's own, from before its first step, and the notes on its data."""
+    from zoo.data.agreement import kept_facts
     from zoo.data.processor import Processor
 
     for folder in (run_dir / "processor", run_dir / "bundle" / "processor"):
         if (folder / "processor.json").is_file():
-            return Processor.load(folder), {}
-    opened = build_dataset(config).open()
-    return Processor.of(opened), dict(opened.notes)
+            return Processor.load(folder), kept_facts(folder)["notes"]
+    raise CheckpointError(f"{run_dir}: keeps no processor/, without which no input can be prepared as in its training\n  way out: zoo train resume={run_dir}")

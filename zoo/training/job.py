@@ -11,6 +11,7 @@ import torch
 
 from zoo.build import build_augment, build_callbacks, build_dataset, build_loggers, build_model, build_optimizer, build_schedule
 from zoo.config import RunConfig
+from zoo.data.agreement import FOLDER, check_unchanged, keep
 from zoo.data.base import OpenData
 from zoo.data.loader import Loader
 from zoo.data.processor import Processor
@@ -72,6 +73,7 @@ class Job:
         checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last)
         checkpoint = self._checkpoint(checkpointer)
         data = build_dataset(config).open()
+        self._keep_data(data, begun_before=checkpoint is not None)
         seed_everything(config.run.seed)
         model = build_model(config, data.spec)
         if checkpoint is None and config.run.init is not None:
@@ -144,6 +146,18 @@ class Job:
                 self.say("there is no complete checkpoint: the run begins anew")
         folder = self.group.share(str(found.folder) if found else None)
         return found or (open_checkpoint(Path(folder)) if folder else None)
+
+    def _keep_data(self, data: OpenData, *, begun_before: bool) -> None:
+        """What the data is, on disk before the first step; a run that goes on must find it the same."""
+        changed: list[str] = []
+        if begun_before:
+            allowed = any(key == "data" or key.startswith("data.") for key in self.config.run.allow)
+            changed = check_unchanged(self.run_dir, data, allowed=allowed)
+        self.group.wait()  # every rank has read what it compares with
+        if self.group.main and (changed or not begun_before or not (self.run_dir / FOLDER / "processor.json").is_file()):
+            keep(self.run_dir, data)
+        for line in changed:
+            self.say(f"the data has changed, as allowed: {line}")
 
     def _loader(self, data: OpenData, split: str, *, training: bool) -> Loader:
         settings = self.config.loader
