@@ -10,13 +10,14 @@ A raw sample is a mapping of input and target names to ordinary Python values: a
 bundle keeps, so that ``zoo predict`` prepares its input exactly as training did.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from zoo.errors import DataError
 from zoo.random import SampleRandom
 from zoo.specs import DataSpec, InputSpec, TargetSpec
 from zoo.structs import Values
@@ -123,6 +124,14 @@ class Split(Protocol):
         """The sample's name for people: a file's path, a line's number, a user's identifier."""
 
 
+@runtime_checkable
+class SelectiveSplit(Protocol):
+    """A split that can leave out of its samples what nobody asks for, so that a hole there spoils no sample."""
+
+    def only(self, names: Collection[str]) -> Split:
+        """The same samples with these inputs and targets alone."""
+
+
 @dataclass(frozen=True)
 class OpenData:
     """A dataset that has been opened.
@@ -141,7 +150,29 @@ class OpenData:
 
     @property
     def spec(self) -> DataSpec:
-        return DataSpec(inputs=tuple(codec.spec for codec in self.inputs.values()), targets=tuple(codec.spec for codec in self.targets.values()))
+        return spec_of(self.inputs, self.targets)
+
+    def only(self, inputs: Collection[str], targets: Collection[str]) -> "OpenData":
+        """The same samples with these inputs and targets alone: what a model does not take can neither fail nor cost anything.
+
+        Raises:
+            DataError: where the data has no such input or target.
+        """
+        for kind, wanted, known in (("input", inputs, self.inputs), ("target", targets, self.targets)):
+            if absent := sorted(set(wanted) - set(known)):
+                raise DataError(f"the data has no {kind} {absent[0]!r}; it has {', '.join(known) or 'none'}")
+        names = {*inputs, *targets}
+        return OpenData(
+            inputs={name: codec for name, codec in self.inputs.items() if name in names},
+            targets={name: codec for name, codec in self.targets.items() if name in names},
+            splits={name: split.only(names) if isinstance(split, SelectiveSplit) else split for name, split in self.splits.items()},
+            notes=self.notes,
+        )
+
+
+def spec_of(inputs: Mapping[str, InputCodec], targets: Mapping[str, TargetCodec]) -> DataSpec:
+    """What the codecs give."""
+    return DataSpec(inputs=tuple(codec.spec for codec in inputs.values()), targets=tuple(codec.spec for codec in targets.values()))
 
 
 class Dataset(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from zoo.data.base import Encoded, InputCodec, OpenData, TargetCodec
+from zoo.data.base import Encoded, InputCodec, OpenData, TargetCodec, spec_of
 from zoo.data.codecs import INPUT_CODECS, TARGET_CODECS
 from zoo.data.codecs.state import strict
 from zoo.data.collate import columns_of, filler, make_batch
@@ -41,7 +41,7 @@ class Processor:
 
     @property
     def spec(self) -> DataSpec:
-        return DataSpec(inputs=tuple(codec.spec for codec in self.inputs.values()), targets=tuple(codec.spec for codec in self.targets.values()))
+        return spec_of(self.inputs, self.targets)
 
     def batch(self, rows: Sequence[Mapping[str, Any]], *, with_targets: bool) -> Batch:
         """Encode, collate and finish raw rows; a row's id is its place.

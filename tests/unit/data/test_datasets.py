@@ -438,6 +438,23 @@ def test_rows_without_an_answer_or_text_are_bad_samples(tmp_path: Path) -> None:
 # --- rules ------------------------------------------------------------------------------------------------------------------------
 
 
+def test_columns_that_the_model_does_not_take_spoil_no_row(tmp_path: Path) -> None:
+    """Which rows a model trains on depends on its own input and target alone."""
+    rows = [{"text": f"word {number}", "photo": "" if number % 2 else "absent.png", "age": number, "label": "ab"[number % 2]} for number in range(40)]
+    path = table_file(tmp_path, "csv", rows)
+    data = build("table", path=str(path), text="text", image="photo", numbers=["age"], target="label").open()
+    with pytest.raises(DataError, match="none of the"):
+        Loader(data=data, split="train", settings=LoaderSettings(), augment={}, seed=0, training=True, batch_size=8)
+    for name in ("text", "table"):
+        only = data.only({name}, {"label"})
+        assert (list(only.inputs), list(only.targets), only.spec.inputs[0].name) == ([name], ["label"], name)
+        loader = Loader(data=only, split="train", settings=LoaderSettings(), augment={}, seed=0, training=True, batch_size=8)
+        assert sum(int(part.valid.sum()) for parts in loader for part in parts) == len(data.splits["train"])
+    assert list(data.only({"text"}, ()).splits["test"].read(0)) == ["text"]
+    with pytest.raises(DataError, match="no input 'sound'; it has text, image, table"):
+        data.only({"sound"}, {"label"})
+
+
 def test_hash_splits_have_their_sizes() -> None:
     rows = hash_split([f"sample {number}" for number in range(20_000)], validation=0.1, test=0.3)
     assert {name: round(len(part) / 20_000, 2) for name, part in rows.items()} == {"train": 0.6, "validation": 0.1, "test": 0.3}

@@ -1,6 +1,6 @@
 """Tables of any kind of data: columns of text, of files by path, of numbers and of categories, mapped by options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from zoo.data.tabular import Format, Header, Quoting, Rows, read_rows
 from zoo.data.tokenizers.bpe import BpeTokenizer
 from zoo.errors import DataError
 from zoo.registry import DATASETS
-from zoo.specs import DataSpec, Labelling
+from zoo.specs import DataSpec, Labelling, TargetSpec
 
 TEXT, IMAGE, AUDIO, TABLE = "text", "image", "audio", "table"
 FIT_CLIPS = 500
@@ -129,17 +129,17 @@ class Table:
             raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
 
     def sketch(self) -> DataSpec:
-        codec: TargetCodec
+        target: TargetSpec
         if self.target_kind is TargetKind.NUMBER:
-            codec = NumberCodec(name="value", columns=self.targets, mean=[0.0] * len(self.targets), std=[1.0] * len(self.targets))
+            target = NumberCodec(name="value", columns=self.targets, mean=[0.0] * len(self.targets), std=[1.0] * len(self.targets)).spec
         else:
-            codec = ClassCodec(name="label", labels=("a", "b"), labelling=self._labelling)
+            target = ClassCodec(name="label", labels=("a", "b"), labelling=self._labelling).spec.sketched("labels", "counts")
         categories = tuple(2 for _ in self.categories)
         specs = []
         for name, known in self.codecs.items():
             spec = known.spec
             specs.append(type(spec)(**{**vars(spec), "categories": categories}) if name == TABLE else spec)
-        return DataSpec(inputs=tuple(specs), targets=(codec.spec,))
+        return DataSpec(inputs=tuple(specs), targets=(target,))
 
     @property
     def _labelling(self) -> Labelling:
@@ -236,11 +236,11 @@ class TableSplit:
         sources: input -> column, for text and files.
         files: folder that the paths of files are relative to.
         table: columns of the input `table`.
-        target: its name and columns.
+        target: its name and columns; None for inputs alone.
     """
 
     def __init__(
-        self, rows: Rows, chosen: Tensor | None, *, sources: Mapping[str, str], files: Path, table: Sequence[str], target: tuple[str, tuple[str, ...]]
+        self, rows: Rows, chosen: Tensor | None, *, sources: Mapping[str, str], files: Path, table: Sequence[str], target: tuple[str, tuple[str, ...]] | None
     ) -> None:
         self.rows, self.chosen, self.sources, self.files, self.table, self.target = rows, chosen, dict(sources), files, tuple(table), target
 
@@ -257,9 +257,20 @@ class TableSplit:
             raw[name] = self.files / value if name != TEXT and isinstance(value, str) else value
         if self.table:
             raw[TABLE] = {column: row[column] for column in self.table}
-        name, columns = self.target
-        raw[name] = row[columns[0]] if name == "label" else [row[column] for column in columns]
+        if self.target is not None:
+            name, columns = self.target
+            raw[name] = row[columns[0]] if name == "label" else [row[column] for column in columns]
         return raw
+
+    def only(self, names: Collection[str]) -> "TableSplit":
+        return TableSplit(
+            self.rows,
+            self.chosen,
+            sources={name: column for name, column in self.sources.items() if name in names},
+            files=self.files,
+            table=self.table if TABLE in names else (),
+            target=self.target if self.target is not None and self.target[0] in names else None,
+        )
 
     def describe(self, index: int) -> str:
         return f"{self.rows.origin}, row {self._row(index) + 1}"
