@@ -41,7 +41,7 @@ class LoaderSettings:
         workers: loader processes of each training process; 0 reads in the training process. Batches are the same for any count.
         order: shuffle; buckets (batches of similar length, shuffled); or sequential.
         cache: keep encoded samples in memory; auto does so under 2 GiB.
-        max_bad_samples: samples that may fail to decode before the run stops with the list of them.
+        max_bad_samples: samples that may fail to decode before the run stops with the list of them; of each process, if not in memory.
     """
 
     batch_size: int = 64

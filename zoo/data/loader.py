@@ -1,14 +1,20 @@
 """Batches of a split, in an order and with augmentation that depend on (seed, epoch, sample) alone.
 
 The loader's state is (epoch, global batches done). It depends on neither ranks nor workers, and moves when a batch is handed out, not
-when it is prefetched, so that a run goes on from any batch, on any number of processes.
+when it is prefetched, so that a run goes on from any batch, on any number of processes. The samples that could not be read go with it.
+
+A sample that cannot be read is left out, told once on standard error, and counted; past data.max_bad_samples the run stops. Where samples
+are kept in memory every rank has read the whole split, and all count the same. Where they are read when a batch needs them, each rank
+counts those that it met, and its failure ends the job: the limit is then one of each process.
 
 Letters: S samples, B rows of a global batch, R ranks, A micro-batches.
 """
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -21,6 +27,9 @@ from zoo.errors import CheckpointError, ConfigError, DataError
 from zoo.random import SampleRandom, key
 from zoo.settings import LoaderSettings, Order
 from zoo.structs import BadSample, Batch
+
+TOLD = 20
+"""Bad samples of a split that are told one by one."""
 
 
 class Loader:
@@ -60,6 +69,7 @@ class Loader:
         self.settings, self.split, self.training, self.batch_size = settings, split, training, batch_size
         self._store = open_store(data, split, settings.cache, max(1, settings.workers))
         self._bad: dict[str, str] = {}
+        self._speaks = rank == 0 or not isinstance(self._store, MemoryStore)  # what all ranks know, one of them says
         self._check_bad(self._store.bad.values() if isinstance(self._store, MemoryStore) else ())
         order = settings.order if training else Order.SEQUENTIAL
         self._maker = BatchMaker(self._store, data, dict(augment) if training else {}, seed, order, batch_size, (rank, world, micro_batches))
@@ -77,21 +87,28 @@ class Loader:
         return math.ceil(len(self._store) / self.batch_size)
 
     @property
-    def bad(self) -> dict[str, str]:
-        """Samples that could not be read so far, with reasons."""
-        return dict(self._bad)
+    def bad(self) -> list[BadSample]:
+        """Samples that this rank could not read so far, those of a state that it went on from included; in the order of meeting them."""
+        return [BadSample(sample, reason) for sample, reason in self._bad.items()]
 
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self._epoch, "batch": self._batch}
+    @property
+    def bad_count(self) -> int:
+        return len(self._bad)
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a state; the split and the batch size have to be the same as when it was taken."""
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"epoch": self._epoch, "batch": self._batch} | ({"bad": [list(entry) for entry in self._bad.items()]} if self._bad else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; the split and the batch size have to be the same as when it was taken. Bad samples of before stay counted."""
         epoch, batch = state["epoch"], state["batch"]
         if epoch < 0 or not 0 <= batch < self.steps_per_epoch:
             raise CheckpointError(
                 f"loader state {dict(state)} does not fit {self.size} samples in batches of {self.batch_size}: an epoch has {self.steps_per_epoch}"
             )
         self._epoch, self._batch = epoch, batch
+        for sample, reason in state.get("bad", ()):
+            self._bad.setdefault(sample, reason)
 
     def __iter__(self) -> Iterator[list[Batch]]:
         """This rank's micro-batches of each global batch, from the state to the end of its epoch."""
@@ -120,10 +137,15 @@ class Loader:
 
     def _check_bad(self, samples: Iterable[BadSample]) -> None:
         for sample, reason in samples:
-            self._bad.setdefault(sample, reason)
+            if sample in self._bad:
+                continue
+            self._bad[sample] = reason
+            if self._speaks and len(self._bad) <= TOLD:
+                more = "; further ones are counted and not told" if len(self._bad) == TOLD else ""
+                sys.stderr.write(f"{self.split}: {sample} is left out: {reason}{more}\n")
         if len(self._bad) > self.settings.max_bad_samples:
-            listed = "\n".join(f"  {sample}: {reason}" for sample, reason in list(self._bad.items())[:20])
-            more = f"\n  and {len(self._bad) - 20} more" if len(self._bad) > 20 else ""
+            listed = "\n".join(f"  {sample}: {reason}" for sample, reason in list(self._bad.items())[:TOLD])
+            more = f"\n  and {len(self._bad) - TOLD} more" if len(self._bad) > TOLD else ""
             raise DataError(
                 f"{len(self._bad)} samples of the split {self.split!r} cannot be used, more than data.max_bad_samples={self.settings.max_bad_samples}:\n"
                 f"{listed}{more}\n  way out: mend them, or allow them to be left out: data.max_bad_samples={len(self._bad)} or more"

@@ -252,7 +252,7 @@ def test_damaged_images_are_counted(tmp_path: Path) -> None:
     loader = Loader(data=data, split="train", settings=LoaderSettings(), augment={}, seed=0, training=True, batch_size=8)
     (batch,) = next(iter(loader))
     assert int(batch.valid.sum()) == 7
-    assert list(loader.bad) == [str(tmp_path / "train" / "cat" / "0.png")]
+    assert [entry.sample for entry in loader.bad] == [str(tmp_path / "train" / "cat" / "0.png")]
 
 
 def sounds(folder: Path, name_list: Sequence[str]) -> None:
@@ -347,7 +347,7 @@ def test_every_format_gives_the_same_batches(tmp_path: Path) -> None:
         assert sum(len(split) for split in data.splits.values()) == 60
         loader = Loader(data=data, split="train", settings=LoaderSettings(), augment={}, seed=0, training=True, batch_size=64)
         (batch,) = next(iter(loader))
-        assert loader.bad == {}
+        assert loader.bad == []
         table = batch.inputs["table"].values
         assert isinstance(table, dict)
         seen.append((batch.inputs["text"].values.tolist(), table["numbers"].tolist(), table["categories"].tolist(), batch.targets["label"].tolist()))  # type: ignore[union-attr]
@@ -432,7 +432,7 @@ def test_rows_without_an_answer_or_text_are_bad_samples(tmp_path: Path) -> None:
     loader = Loader(data=data, split="train", settings=LoaderSettings(), augment={}, seed=0, training=True, batch_size=12)
     (batch,) = next(iter(loader))
     assert int(batch.valid.sum()) == 10
-    assert sorted(name.rsplit(",")[-1] for name in loader.bad) == [" row 4", " row 6"]
+    assert sorted(sample.rsplit(",")[-1] for sample, _ in loader.bad) == [" row 4", " row 6"]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------------------

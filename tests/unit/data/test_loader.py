@@ -1,6 +1,7 @@
 """The loader's promises: every sample once, any split of the work, any point of resume, any number of workers."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -178,7 +179,48 @@ def test_evaluation_is_in_order_and_unchanged() -> None:
 def test_bad_samples_are_skipped_counted_and_named() -> None:
     one = loader(bad=(2, 11), max_bad_samples=2)
     assert sorted(row for parts in one for row in counted(parts)) == [row for row in range(17) if row not in (2, 11)]
-    assert one.bad == {"file 2": "damaged", "file 11": "damaged"}
+    assert one.bad == [("file 2", "damaged"), ("file 11", "damaged")]
+    assert one.bad_count == 2
+
+
+@pytest.mark.parametrize("cache", [Cache.MEMORY, Cache.NONE])
+def test_each_bad_sample_is_told_once(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    one = loader(bad=(2, 11), cache=cache)
+    for _ in range(2):
+        list(one)
+    assert sorted(capsys.readouterr().err.splitlines()) == ["train: file 11 is left out: damaged", "train: file 2 is left out: damaged"]
+    many = loader(60, bad=tuple(range(30)), max_bad_samples=30, cache=cache)
+    list(many)
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines), many.bad_count) == (20, 30)
+    assert lines[-1].endswith("further ones are counted and not told")
+
+
+def test_going_on_does_not_start_the_count_of_bad_samples_again() -> None:
+    """R4, R5: what was met before the checkpoint still counts against the limit, and a state passes through JSON."""
+    one = loader(bad=(2, 11), max_bad_samples=1, cache=Cache.NONE, training=False)  # batches of 4: file 2 is in the first, file 11 in the third
+    next(iter(one))
+    state = json.loads(json.dumps(one.state_dict()))
+    again = loader(bad=(2, 11), max_bad_samples=1, cache=Cache.NONE, training=False)
+    again.load_state_dict(state)
+    assert again.bad == [("file 2", "damaged")]
+    with pytest.raises(DataError, match="2 samples"):
+        list(again)
+    again.load_state_dict({"epoch": 0, "batch": 0})  # an evaluation begins anew: what it knows is still so
+    assert again.bad_count == 2
+
+
+def test_in_memory_all_ranks_decide_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    """The limit does not depend on how many processes share the work."""
+    for world in (1, 2):
+        found = [loader(bad=(2, 11), rank=rank, world=world).bad for rank in range(world)]
+        assert found == [[("file 2", "damaged"), ("file 11", "damaged")]] * world
+        for rank in range(world):
+            with pytest.raises(DataError, match="2 samples"):
+                loader(bad=(2, 11), max_bad_samples=1, rank=rank, world=world)
+        capsys.readouterr()
+    loader(bad=(2,), rank=1, world=2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("cache", [Cache.MEMORY, Cache.NONE])

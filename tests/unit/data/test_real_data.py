@@ -22,7 +22,7 @@ def opened(name: str, **options: Any) -> OpenData:
 def batches(data: OpenData, split: str) -> list[Batch]:
     loader = Loader(data=data, split=split, settings=LoaderSettings(), augment={}, seed=0, training=split == "train", batch_size=256)
     found = [part for parts in loader for part in parts]
-    assert loader.bad == {}
+    assert loader.bad == []
     assert sum(int(batch.valid.sum()) for batch in found) == len(data.splits[split])
     return found
 
