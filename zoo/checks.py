@@ -57,7 +57,6 @@ def check(config: RunConfig) -> Report:
     import torch
 
     from zoo.build import build_dataset, build_model
-    from zoo.data.fake import fake_batch
 
     check_device(config)
     dataset = build_dataset(config)
@@ -69,14 +68,39 @@ def check(config: RunConfig) -> Report:
     check_init_skip(config, model)
     check_optimizer(config, model)
     check_schedule(config)
+    batch, prediction, losses, metrics = measured(config, model, spec)
+    check_monitor(config, model, losses, metrics)
+    return Report(config, dataset, spec, model, batch, {name: tuple(value.shape) for name, value in prediction.items()}, losses, metrics)
+
+
+def check_opened(config: RunConfig, spec: "DataSpec") -> None:
+    """What a sketch's stand-ins let pass, with the spec of the opened data; the rest, the real constructors refuse.
+
+    Raises:
+        ConfigError: where the metric that decides is none of the head's, e.g. top-5 accuracy of four classes.
+    """
+    if config.trainer.monitor is None:
+        return
+    import torch
+
+    from zoo.build import build_model
+
+    with torch.device("meta"):
+        model = build_model(config, spec)
+    check_monitor(config, model, *measured(config, model, spec)[2:])
+
+
+def measured(config: RunConfig, model: "Model", spec: "DataSpec") -> "tuple[Batch, Prediction, tuple[str, ...], tuple[str, ...]]":
+    """A fake batch through a model on the meta device: the batch, the prediction, and the names of loss terms and metrics."""
+    from zoo.data.fake import fake_batch
+
     batch = fake_batch(spec, FAKE_ROWS, device="meta")
     prediction = run_forward(config, model, batch)
     losses = run_loss(config, model, batch, prediction)
     model.eval()  # heads may give more when they are asked for answers than in training
     metrics = run_metrics(config, model, fake_batch(spec, FAKE_ROWS), run_forward(config, model, batch))
     model.train()
-    check_monitor(config, model, losses, metrics)
-    return Report(config, dataset, spec, model, batch, {name: tuple(value.shape) for name, value in prediction.items()}, losses, metrics)
+    return batch, prediction, losses, metrics
 
 
 # --- without torch ----------------------------------------------------------------------------------------------------------------

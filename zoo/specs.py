@@ -4,7 +4,7 @@ Data declares what it gives (``DataSpec``), an encoder declares what it makes of
 two. Sizes, class counts and vocabularies travel in these and are typed nowhere else.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
@@ -107,6 +107,7 @@ class ClassTarget(TargetSpec):
     """Single: B int64, ``ignore_index`` where unknown. Multi: B C float of 0 and 1.
 
     ``counts``: training samples of each class, for class weights; empty where not known.
+    ``provisional``: which of ``labels`` and ``counts`` a sketch could not know before the data is read; empty once it is.
     """
 
     kind = "class"
@@ -114,10 +115,15 @@ class ClassTarget(TargetSpec):
     labelling: Labelling = Labelling.SINGLE
     ignore_index: int = -1
     counts: tuple[int, ...] = ()
+    provisional: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
         return len(self.labels)
+
+    def sketched(self, *provisional: str) -> "ClassTarget":
+        """The same as a sketch: these fields are stand-ins."""
+        return replace(self, provisional=provisional)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.checks import check, check_batch_statistics, check_features
+from zoo.build import build_dataset, build_model
+from zoo.checks import check, check_batch_statistics, check_features, check_opened
 from zoo.cli.composed import measure, text_of_model
 from zoo.compose import compose
 from zoo.errors import ConfigError
-from zoo.specs import FeatureSpec, Layout
+from zoo.specs import ClassTarget, DataSpec, FeatureSpec, Layout
 from zoo.structs import Features
 
 MLP = ["model/encoder=mlp", "model.encoder.dims=[32]"]
@@ -39,6 +40,28 @@ def test_refused(overrides: list[str], path: str, message: str) -> None:
     assert told.value.path == path
     assert message in str(told.value)
     assert "way out" in str(told.value)
+
+
+TOP = ["trainer.monitor=validation/top5_accuracy", "trainer.monitor_mode=max"]
+
+
+def test_stand_ins_refuse_nothing_that_the_data_may_allow() -> None:
+    """Counts and class lists that come from the data are not known to a sketch."""
+    assert check(compose(["data=digits", "model.head.class_weights=balanced"])).spec.targets[0] == build_dataset(compose(["data=digits"])).sketch().targets[0]
+    report = check(compose(["data=image_folder", "data.root=nowhere", *TOP]))
+    assert "top5_accuracy" in report.metrics
+
+
+def test_what_stand_ins_waived_is_asked_again() -> None:
+    config = compose(["data=image_folder", "data.root=nowhere", *TOP])
+    inputs = check(config).spec.inputs
+    opened = [DataSpec(inputs=inputs, targets=(ClassTarget(name="label", labels=tuple(labels)),)) for labels in ("abcdefg", "abcd")]
+    check_opened(config, opened[0])
+    with pytest.raises(ConfigError, match="measures no 'validation/top5_accuracy'"):
+        check_opened(config, opened[1])
+    check_opened(compose([]), opened[1])
+    with torch.device("meta"), pytest.raises(ConfigError, match="the data gives 0"):
+        build_model(compose(["model.head.class_weights=balanced"]), opened[1])
 
 
 def test_batch_statistics() -> None:

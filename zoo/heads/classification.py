@@ -62,7 +62,8 @@ class ClassificationHead(nn.Module):
         if target.num_classes < (2 if target.labelling is Labelling.SINGLE else 1):
             raise ValueError(f"target {target.name!r} has {target.num_classes} classes, {list(target.labels)}: there is nothing to choose between")
         self.target, self.label_smoothing = target, label_smoothing
-        self.top_k = top_k if top_k < target.num_classes and target.labelling is Labelling.SINGLE else 0
+        enough = top_k < target.num_classes or "labels" in target.provisional
+        self.top_k = top_k if enough and target.labelling is Labelling.SINGLE else 0
         self.pool = Pool(features=features, pooling=pooling)
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(features.dim, target.num_classes)
@@ -115,7 +116,9 @@ class ClassificationHead(nn.Module):
 
 
 def balanced_weights(target: ClassTarget) -> Tensor:
-    """C float32: samples / (classes * samples of the class); a class without samples is counted as one."""
+    """C float32: samples / (classes * samples of the class); a class without samples is counted as one. Ones for a sketch, which has no counts."""
+    if "counts" in target.provisional:
+        return torch.ones(target.num_classes)
     if len(target.counts) != target.num_classes:
         raise ValueError(
             f"class_weights=balanced needs the training samples of each of the {target.num_classes} classes, and the data gives {len(target.counts)}; use none"

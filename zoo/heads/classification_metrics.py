@@ -20,7 +20,7 @@ class ClassificationMetrics:
 
     Args:
         target: classes and labelling.
-        top_k: 0 for none.
+        top_k: 0 for none; more than there are classes only where these are a sketch's stand-ins.
     """
 
     def __init__(self, target: ClassTarget, top_k: int) -> None:
@@ -59,7 +59,7 @@ def single_metrics(classes: int, top_k: int) -> dict[str, Any]:
     from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 
     common: dict[str, Any] = {"num_classes": classes, "validate_args": False, "sync_on_compute": False}
-    top = {f"top{top_k}_accuracy": MulticlassAccuracy(top_k=top_k, average="micro", **common)} if top_k else {}
+    top = {f"top{top_k}_accuracy": MulticlassAccuracy(top_k=min(top_k, classes), average="micro", **common)} if top_k else {}
     return {
         "accuracy": MulticlassAccuracy(average="micro", **common),
         **top,
