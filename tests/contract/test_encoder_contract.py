@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.contract.cases import ENCODER_CASES, REFUSED_ENCODERS, EncoderCase, double, encoder_inputs, outputs, randomised
 from zoo.model import mixes_batch
+from zoo.optim.groups import ParameterGroups
 from zoo.presets import conf_dir
 from zoo.random import SampleRandom, sample_randomness
 from zoo.registry import ENCODERS
@@ -78,6 +79,15 @@ def test_declared_is_measured(case: EncoderCase, device: str) -> None:
         assert level.shape == (3, declared.channels, -(-case.spec.height // declared.stride), -(-case.spec.width // declared.stride))
     if spec.layout is Layout.MAP:
         assert spec.maps[-1].channels == spec.dim
+
+
+@each_case
+def test_weight_decay_spares_what_stands_for_an_entry(case: EncoderCase) -> None:
+    """Embeddings, positions and class entries, in every variant, as zoo.optim.groups says."""
+    with torch.device("meta"):
+        groups = ParameterGroups(case.build())
+    entries = {"cls", "cls_token", "positions", "pos_embed", "embedding", "embeddings"}
+    assert not [name for name in groups.decayed if entries & set(name.split("."))]
 
 
 @each_case

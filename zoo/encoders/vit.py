@@ -43,6 +43,7 @@ class VisionTransformer(nn.Module):
     """
 
     repeats = ("blocks",)
+    no_decay = ("cls",)
 
     def __init__(
         self,

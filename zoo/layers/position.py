@@ -24,6 +24,8 @@ class LearnedPositions(nn.Module):
         dim: width D.
     """
 
+    no_decay = ("weight",)
+
     def __init__(self, *, length: int, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(length, dim))
