@@ -87,7 +87,7 @@ class AudioFolder:
         self.audio = AudioCodec(name="audio", sample_rate=sample_rate, n_mels=n_mels, max_seconds=max_seconds, window_ms=window_ms, hop_ms=hop_ms)
 
     def sketch(self) -> DataSpec:
-        return DataSpec(inputs=(self.audio.spec,), targets=(ClassCodec(name="label", labels=("a", "b")).spec,))
+        return DataSpec(inputs=(self.audio.spec,), targets=(ClassCodec(name="label", labels=("a", "b")).spec.sketched("labels", "counts"),))
 
     def open(self) -> OpenData:
         root = Path(self.root).expanduser()

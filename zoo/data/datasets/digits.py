@@ -29,7 +29,7 @@ class Digits:
         self.image = ImageCodec(name="image", channels=1, size=(image_size, image_size), mean=(MEAN,), std=(STD,))
 
     def sketch(self) -> DataSpec:
-        return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=LABELS).spec,))
+        return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=LABELS).spec.sketched("counts"),))
 
     def open(self) -> OpenData:
         from sklearn.datasets import load_digits  # takes a second, which no other data should pay

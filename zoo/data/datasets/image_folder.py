@@ -51,7 +51,7 @@ class ImageFolder:
         self.image = ImageCodec(name="image", channels=channels, size=(image_size, image_size), mean=mean, std=std, fit=fit)
 
     def sketch(self) -> DataSpec:
-        return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=("a", "b")).spec,))
+        return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=("a", "b")).spec.sketched("labels", "counts"),))
 
     def open(self) -> OpenData:
         root = Path(self.root).expanduser()
