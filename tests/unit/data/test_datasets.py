@@ -438,6 +438,29 @@ def test_rows_without_an_answer_or_text_are_bad_samples(tmp_path: Path) -> None:
 # --- rules ------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("options", "column", "cell"),
+    [
+        ({"audio": "sound", "target": "y"}, "sound", ""),
+        ({"text": "t", "target": "x", "target_kind": "number"}, "x", "much"),
+        ({"text": "t", "target": "tags", "target_kind": "multi"}, "tags", "[broken"),
+        ({"numbers": ["x"], "target": "y"}, "x", "much"),
+    ],
+)
+def test_one_bad_cell_ends_no_run(tmp_path: Path, options: dict[str, Any], column: str, cell: str) -> None:
+    """Fits leave out what cannot be used; whether it is too much is the loader's to say."""
+    sounds(tmp_path, ["clip.wav"])
+    rows = [{"t": f"text {row}", "x": row, "y": "ab"[row % 2], "tags": "a|b"[: 1 + 2 * (row % 2)], "sound": "clip.wav"} for row in range(12)]
+    rows[0][column] = cell
+    data = build("table", path=str(table_file(tmp_path, "csv", rows)), **options, n_mels=8, validation=0.0, test=0.0).open()
+    loader = Loader(data=data, split="train", settings=LoaderSettings(max_bad_samples=1), augment={}, seed=0, training=True, batch_size=12)
+    (batch,) = next(iter(loader))
+    assert int(batch.valid.sum()) == 11
+    assert [sample.rsplit(",")[-1] for sample, _ in loader.bad] == [" row 1"]
+    if "numbers" in options:
+        assert float(batch.inputs["table"].values["numbers"][batch.valid].mean().abs()) < 1e-6  # type: ignore[index]
+
+
 def test_columns_that_the_model_does_not_take_spoil_no_row(tmp_path: Path) -> None:
     """Which rows a model trains on depends on its own input and target alone."""
     rows = [{"text": f"word {number}", "photo": "" if number % 2 else "absent.png", "age": number, "label": "ab"[number % 2]} for number in range(40)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Encoded
+from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.state import strict
 from zoo.errors import DataError
 from zoo.specs import SpectrogramInput
@@ -74,11 +75,8 @@ class AudioCodec:
     def fit(self, raws: Iterable[Any]) -> None:
         """Mean and standard deviation over all frames and channels of some training clips; clips that cannot be read are left out."""
         count, total, squares = 0, 0.0, 0.0
-        for raw in raws:
-            try:
-                values = self.encode(raw)["values"].to(torch.float64)
-            except DataError:  # the loader counts and names it
-                continue
+        for encoded in usable(self.encode, raws):
+            values = encoded["values"].to(torch.float64)
             count, total, squares = count + values.numel(), total + float(values.sum()), squares + float(values.square().sum())
         if count:
             self.mean = total / count

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import Encoded
+from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.state import list_of, strict
 from zoo.errors import CheckpointError, DataError, did_you_mean
 from zoo.specs import ClassTarget, Labelling, NumberTarget
@@ -39,10 +40,9 @@ class ClassCodec:
     def fit(cls, name: str, raws: Iterable[Any], *, labelling: Labelling = Labelling.SINGLE, separator: str = "|") -> "ClassCodec":
         """Labels of the training split, sorted (as numbers where all of them are), with their counts."""
         counts: dict[str, int] = {}
-        for raw in raws:
-            if raw is None:  # the loader counts and names it
-                continue
-            for label in {raw} if labelling is Labelling.SINGLE else set(split_labels(raw, separator)):
+        given = (raw for raw in raws if raw is not None)
+        for labels_of_one in usable(lambda raw: {raw} if labelling is Labelling.SINGLE else set(split_labels(raw, separator)), given):
+            for label in labels_of_one:
                 if (text := str(label)) != "":
                     counts[text] = counts.get(text, 0) + 1
         labels = sorted_labels(counts)
@@ -104,9 +104,9 @@ class NumberCodec:
     def fit(cls, name: str, columns: Sequence[str], raws: Iterable[Any]) -> "NumberCodec":
         """Mean and standard deviation of what is known in the training split."""
         unfitted = cls(name=name, columns=columns, mean=[0.0] * len(columns), std=[1.0] * len(columns))
-        rows = [unfitted.encode(raw)["values"] for raw in raws]
+        rows = [encoded["values"] for encoded in usable(unfitted.encode, raws)]
         if not rows:
-            raise DataError(f"target {name!r}: the training split is empty")
+            raise DataError(f"target {name!r}: no row of the training split has numbers in {', '.join(columns)}")
         mean, std = moments(torch.stack(rows).to(torch.float64), columns)
         return cls(name=name, columns=columns, mean=mean, std=std)
 

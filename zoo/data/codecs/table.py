@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from zoo.data.base import Encoded
+from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.label import is_missing, moments, number, sorted_labels
 from zoo.data.codecs.state import list_of, strict
 from zoo.errors import CheckpointError, DataError
@@ -65,7 +66,7 @@ class TableCodec:
         self.spec = TableInput(name=self.name, numbers=width, categories=tuple(len(known) + 1 for known in self.values))
 
     def fit(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Means, standard deviations and categories of the training split.
+        """Means, standard deviations and categories of the training split's rows, those with text where a number belongs left out.
 
         Raises:
             DataError: where numbers are missing and that is refused, or a column has no number at all.
@@ -73,7 +74,11 @@ class TableCodec:
         mean: list[float] = []
         std: list[float] = []
         if self.numbers:
-            raw = torch.tensor([[_number_or_nan(row[column], column) for column in self.numbers] for row in rows], dtype=torch.float64)
+            found = list(usable(lambda row: (row, [number(row[column], column) for column in self.numbers]), rows))
+            if not found:
+                raise DataError(f"no row of the training split has numbers in all of {', '.join(self.numbers)}")
+            rows = [row for row, _ in found]
+            raw = torch.tensor([figures for _, figures in found], dtype=torch.float64)
             holes = {column: int(count) for column, count in zip(self.numbers, raw.isnan().sum(0), strict=True) if count}
             if holes and self.missing is Missing.REFUSE:
                 listed = ", ".join(f"{column} ({count})" for column, count in holes.items())
@@ -136,10 +141,3 @@ def _category(value: Any) -> str:
     if is_missing(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _number_or_nan(value: Any, column: str) -> float:
-    try:
-        return number(value, column)
-    except DataError:  # the loader counts and names the sample; it must not move the mean
-        return float("nan")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.data.base import InputCodec, OpenData, TargetCodec, Tokenizer
 from zoo.data.codecs.audio import AudioCodec
+from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
 from zoo.data.codecs.table import Missing, TableCodec
@@ -213,10 +214,10 @@ class Table:
         for name, codec in self.codecs.items():
             match codec:
                 case TextCodec():
-                    codec.fit([str(text) for text in train.column(self.sources[name])])
+                    codec.fit([str(text) for text in train.column(self.sources[name]) if text is not None])
                 case AudioCodec():
                     step = max(1, len(train) // FIT_CLIPS)
-                    codec.fit(train.read(row)[name] for row in range(0, len(train), step))
+                    codec.fit(raw[name] for raw in usable(train.only({name}).read, range(0, len(train), step)))
                 case TableCodec():
                     columns = {column: train.column(column) for column in (*self.numbers, *self.categories)}
                     codec.fit([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
