@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import ConfigError, ZooError, did_you_mean
+from zoo.settings import BatchStatistics
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
@@ -187,7 +188,7 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
 
     parts = config.trainer.accumulate * config.parallel.processes
     layers = mixes_batch(model.train())
-    if parts > 1 and layers and config.trainer.batch_statistics == "refuse":
+    if parts > 1 and layers and config.trainer.batch_statistics is not BatchStatistics.LOCAL:
         raise ConfigError(
             "trainer.batch_statistics",
             f"{len(layers)} layers (the first is {layers[0]}) take statistics over a batch, so that splitting it into {parts} parts would change the numbers",

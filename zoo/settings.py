@@ -31,6 +31,11 @@ class Mode(StrEnum):
     MAX = "max"
 
 
+class BatchStatistics(StrEnum):
+    REFUSE = "refuse"
+    LOCAL = "local"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderSettings:
     """How samples become batches. These keys stand beside a dataset's own options in ``data``.
@@ -110,7 +115,7 @@ class TrainerSettings:
     monitor: str | None = None
     monitor_mode: Mode | None = None
     log_every: int = 10
-    batch_statistics: str = "refuse"
+    batch_statistics: BatchStatistics = BatchStatistics.REFUSE
 
     def check(self) -> None:
         if self.max_steps is None and self.max_epochs is None:
@@ -125,8 +130,6 @@ class TrainerSettings:
             )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError("trainer.ema", f"{self.ema} is not a decay between 0 and 1", "trainer.ema=0.999", "trainer.ema=null for none")
-        if self.batch_statistics not in ("refuse", "local"):
-            raise ConfigError("trainer.batch_statistics", f"{self.batch_statistics!r} is not one of refuse, local")
 
 
 @dataclass(frozen=True, kw_only=True)

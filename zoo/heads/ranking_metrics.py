@@ -31,7 +31,7 @@ class RankingMetrics:
     def update(self, prediction: Prediction, targets: Targets, valid: Tensor) -> None:
         wanted = targets[self.target.name].gather(1, prediction["last"][:, None]).squeeze(1)  # B
         counted = (valid & (wanted > 0)).cpu()
-        rank = mid_rank(prediction["scores"].detach(), wanted, targets[self.target.seen]).double().cpu()
+        rank = mid_rank(prediction["scores"].detach(), wanted, targets[self.target.seen]).cpu().double()
         figures = [torch.ones_like(rank), 1 / rank]
         for k in self.k:
             hit = (rank <= k).double()

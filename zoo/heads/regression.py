@@ -65,9 +65,9 @@ class RegressionHead(nn.Module):
         self.regressor = nn.Linear(features.dim, len(target.columns))
         nn.init.trunc_normal_(self.regressor.weight, std=0.02)
         nn.init.zeros_(self.regressor.bias)
-        # A constant column has no spread to scale by. Both are the data's, so that they are kept with its spec and not among the weights.
+        # Both are the data's, so that they are kept with its spec and not among the weights.
         self.register_buffer("mean", torch.tensor(target.mean), persistent=False)
-        self.register_buffer("std", torch.tensor([std if std > 0 else 1.0 for std in target.std]), persistent=False)
+        self.register_buffer("std", torch.tensor(spreads(target)), persistent=False)
         self.protocol = "errors in the target's own units; over several columns their mean"
 
     def forward(self, features: Features) -> Prediction:
@@ -94,8 +94,9 @@ class RegressionHead(nn.Module):
         return valid[:, None] & ~targets[self.target.name].isnan()
 
     def values(self, prediction: Prediction) -> Tensor:
-        """B K float64 in the target's own units."""
-        return prediction["standardised"].detach().double() * self.std.double() + self.mean.double()
+        """B K float64 in the target's own units, on the CPU: not every device has float64."""
+        mean, std = torch.tensor(self.target.mean, dtype=torch.float64), torch.tensor(spreads(self.target), dtype=torch.float64)
+        return prediction["standardised"].detach().cpu().double() * std + mean
 
     def metrics(self) -> RegressionMetrics:
         return RegressionMetrics(self.target, self.values)
@@ -103,3 +104,8 @@ class RegressionHead(nn.Module):
     def decode(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Each column's number, by name, in the target's own units."""
         return [dict(zip(self.target.columns, row, strict=True)) for row in self.values(prediction).tolist()]
+
+
+def spreads(target: NumberTarget) -> list[float]:
+    """The columns' standard deviations; a constant column has none to scale by, and 1 stands for it."""
+    return [std if std > 0 else 1.0 for std in target.std]

@@ -21,7 +21,7 @@ class RegressionMetrics:
 
     Args:
         target: columns, and the mean that sums are taken around, for precision.
-        values: prediction -> B K in own units.
+        values: prediction -> B K float64 in own units, on the CPU.
     """
 
     def __init__(self, target: NumberTarget, values: Callable[[Prediction], Tensor]) -> None:
@@ -30,7 +30,7 @@ class RegressionMetrics:
         self.sums = torch.zeros(5, len(target.columns), dtype=torch.float64)  # count, |error|, error^2, y, y^2
 
     def update(self, prediction: Prediction, targets: Targets, valid: Tensor) -> None:
-        given, wanted = self.values(prediction).cpu(), targets[self.target.name].double().cpu()
+        given, wanted = self.values(prediction), targets[self.target.name].cpu().double()
         known = valid.cpu()[:, None] & ~wanted.isnan()
         error = torch.where(known, given - wanted, 0.0)
         around = torch.where(known, wanted - self.centre, 0.0)

@@ -52,8 +52,8 @@ class Evaluator:
                     prediction = model(batch.inputs)
                     terms = head.loss(prediction, batch.targets, batch.valid)
                 for name, term in terms.items():
-                    # Double precision: the same figure whichever rank added which rows.
-                    pair = torch.stack([term.sum.detach().double().cpu(), term.count.detach().double().cpu()])
+                    # Double precision, on the CPU since not every device has it: the same figure whichever rank added which rows.
+                    pair = torch.stack([term.sum.detach().cpu().double(), term.count.detach().cpu().double()])
                     sums[name] = sums[name] + pair if name in sums else pair
                 metrics.update(
                     {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in prediction.items()}, batch.targets, batch.valid

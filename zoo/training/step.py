@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import CheckpointError
+from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.optim.schedules import Schedule
 from zoo.parallel.collectives import Group
@@ -133,7 +133,12 @@ class TrainStep:
 def total_norm(gradients: list[Tensor]) -> Tensor:
     """Euclidean norm over all gradients; ``torch.nn.utils.get_total_norm`` without its sorting by device and type, which takes longer than the norm."""
     if not gradients:
-        raise CheckpointError("no parameter has a gradient: the loss does not depend on any trainable parameter")
+        raise ConfigError(
+            "model",
+            "no parameter has a gradient: the loss does not depend on any trainable parameter",
+            "in a component of your own: no detach() or torch.no_grad() between the parameters and the loss",
+            "parameters that are to be trained with requires_grad=True",
+        )
     norms = torch._foreach_norm(gradients)
     if any(norm.dtype != norms[0].dtype for norm in norms):
         norms = tuple(norm.to(torch.float32) for norm in norms)

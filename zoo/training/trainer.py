@@ -16,7 +16,7 @@ from zoo.errors import ConfigError
 from zoo.model import Model, mixes_batch
 from zoo.optim.schedules import Schedule
 from zoo.parallel.collectives import Group, broadcast_state
-from zoo.settings import TrainerSettings
+from zoo.settings import BatchStatistics, TrainerSettings
 from zoo.specs import Horizon
 from zoo.structs import Batch
 from zoo.training.callbacks import Callback
@@ -141,10 +141,10 @@ class Trainer:
             for name, value in step.terms.items():
                 window[name] = window.get(name, 0.0) + value
             window["steps"] = window.get("steps", 0) + 1
-            if progress.step % log_every == 0:
+            last = progress.step >= self.horizon.total_steps
+            if last or progress.step % log_every == 0:
                 self._log_row()
             epoch_ends = progress.loader["batch"] == 0
-            last = progress.step >= self.horizon.total_steps
             if epoch_ends or last or settings.eval_every is not None or settings.checkpoint_every is not None:
                 ending = self._boundary(epoch_ends, last)
             if ending is not None:
@@ -281,7 +281,7 @@ class Trainer:
 def refuse_mixed_batches(model: Model, settings: TrainerSettings, group: Group) -> None:
     """Batch norm sees only its own part of a split batch: other numbers than with the whole one."""
     parts = group.size * settings.accumulate
-    if parts > 1 and settings.batch_statistics == "refuse" and (layers := mixes_batch(model)):
+    if parts > 1 and settings.batch_statistics is not BatchStatistics.LOCAL and (layers := mixes_batch(model)):
         raise ConfigError(
             "trainer.batch_statistics",
             f"{layers[0]} (and {len(layers) - 1} more) mixes the rows of a batch, which is split into {parts} parts: the numbers would depend on the split",

@@ -1,15 +1,44 @@
 """What single heads promise beyond the contract."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from zoo.heads.classification import ClassificationHead, ClassWeights
 from zoo.heads.next_item import NextItemHead
+from zoo.heads.ranking_metrics import RankingMetrics
 from zoo.heads.regression import RegressionHead
 from zoo.specs import ClassTarget, FeatureSpec, ItemTarget, Labelling, Layout, NumberTarget
 
 VECTOR = FeatureSpec(dim=4, layout=Layout.VECTOR, pooled=True)
 LABELS = ClassTarget(name="label", labels=("cat", "dog", "owl"), counts=(6, 3, 1))
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor of a device without float64, as Apple's: only ``cpu()`` brings it here."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function is torch.Tensor.cpu:
+            return super().__torch_function__(function, types, arguments, options).as_subclass(torch.Tensor)
+        result = super().__torch_function__(function, types, arguments, options)
+        assert not (isinstance(result, Elsewhere) and result.dtype == torch.float64), f"{function.__name__} makes float64 on the device"
+        return result
+
+
+def test_figures_need_no_double_precision_on_the_device() -> None:
+    there = lambda values: torch.tensor(values).as_subclass(Elsewhere)  # noqa: E731
+    valid = there([True, True])
+    numbers = NumberTarget(name="size", columns=("x",), mean=(1.0,), std=(2.0,))
+    regression = RegressionHead(features=VECTOR, target=numbers)
+    metrics = regression.metrics()
+    metrics.update({"standardised": there([[0.0], [1.0]])}, {"size": there([[1.0], [2.0]])}, valid)
+    assert metrics.compute()["mae"] == 0.5
+    assert regression.decode({"standardised": there([[0.5]])}, {}) == [{"x": 2.0}]
+    ranking = RankingMetrics(ItemTarget(name="next", num_items=2), (10,))
+    ranking.update({"scores": there([[0.0, 1.0, 2.0]] * 2), "last": there([0, 0])}, {"next": there([[2], [1]]), "seen": there([[0], [0]])}, valid)
+    assert ranking.compute()["mrr"] == 0.75
 
 
 def test_single_label_answers_are_sorted_by_probability() -> None:

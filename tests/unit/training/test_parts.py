@@ -12,13 +12,14 @@ from torch import nn
 from tests.tiny import make_model, make_trainer
 from zoo.errors import CheckpointError, ConfigError
 from zoo.parallel.collectives import Group
-from zoo.settings import Mode, TrainerSettings
+from zoo.settings import BatchStatistics, Mode, TrainerSettings
 from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoint import newest_checkpoint
 from zoo.training.ema import Ema
 from zoo.training.guard import NonFiniteError
 from zoo.training.init import init_weights
 from zoo.training.state import Ending, Monitor, Progress
+from zoo.training.step import total_norm
 from zoo.training.trainer import horizon_of, refuse_mixed_batches
 
 
@@ -94,10 +95,23 @@ def test_batch_norm_is_refused_where_the_batch_is_split() -> None:
     model.encoder.norm = nn.Sequential(nn.BatchNorm1d(8))
     model.train()
     refuse_mixed_batches(model, TrainerSettings(), Group())
-    refuse_mixed_batches(model, TrainerSettings(accumulate=2, batch_statistics="local"), Group())
+    refuse_mixed_batches(model, TrainerSettings(accumulate=2, batch_statistics=BatchStatistics.LOCAL), Group())
     for settings, group in ((TrainerSettings(accumulate=2), Group()), (TrainerSettings(), Group(0, 2))):
         with pytest.raises(ConfigError, match=r"encoder.norm.0.*split into 2 parts"):
             refuse_mixed_batches(model, settings, group)
+
+
+def test_the_last_steps_are_logged_without_a_validation_split() -> None:
+    trainer = make_trainer(max_steps=5, log_every=10)
+    trainer.evaluator = None
+    trainer.fit()
+    assert [step for step, values in trainer.log.rows if "train/loss" in values] == [5]
+
+
+def test_a_loss_without_parameters_is_told_with_ways_out() -> None:
+    with pytest.raises(ConfigError, match="no parameter has a gradient") as told:
+        total_norm([])
+    assert told.value.ways_out
 
 
 def test_the_shorter_limit_ends_the_run() -> None:
@@ -151,3 +165,24 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path: Path) -> N
     found, messages = newest_checkpoint(tmp_path)
     assert found.step == 5
     assert messages == []
+
+
+def test_init_takes_the_averages_and_what_has_none(tmp_path: Path) -> None:
+    """R6: a counter (batch norm's) has no average: it is the model's own, the rest is averaged, as in a bundle of the run."""
+
+    def counting() -> Any:
+        model = make_model()
+        model.encoder.register_buffer("seen", torch.tensor(0))
+        return model
+
+    trainer = make_trainer(tmp_path / "checkpoints", max_steps=3)
+    trainer.model.encoder.register_buffer("seen", torch.tensor(5))
+    trainer.fit()
+    checkpoint = newest_checkpoint(tmp_path / "checkpoints")[0]
+    averages = checkpoint.tensors("ema")
+    assert set(averages) < set(checkpoint.tensors("model"))
+    model = counting()
+    report = init_weights(model, str(tmp_path), [])
+    assert "ema.safetensors" in report.source
+    assert all(torch.equal(model.state_dict()[name], average) for name, average in averages.items())
+    assert int(model.encoder.seen) == 5
