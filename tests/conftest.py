@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+os.environ["WANDB_MODE"] = "disabled"  # the default logger would start a process for every run; its own tests choose their mode
 
 
 @pytest.fixture(scope="session")
