@@ -68,7 +68,8 @@ def codec_differences(codec: str, before: Codec, now: Codec) -> list[Difference]
     for entry in dict.fromkeys([*old, *new]):
         if not _same(old.get(entry), new.get(entry)):
             vocabulary = "." in entry or entry in VOCABULARY.get(before.kind, ())
-            found.append(Difference(codec, entry, *_shortened(old.get(entry), new.get(entry)), vocabulary))
+            first, last = _shortened(old.get(entry), new.get(entry))
+            found.append(Difference(codec, entry, first, last, vocabulary))
     return found
 
 
@@ -81,7 +82,8 @@ def differences(before: Processor, now: Processor) -> list[Difference]:
             if name in old and name in new:
                 found += codec_differences(f"{group} {name}", old[name], new[name])
             else:
-                found.append(Difference(f"{group} {name}", "codec", *("is there" if name in side else "is not there" for side in (old, new)), True))
+                first, last = ("is there" if name in side else "is not there" for side in (old, new))
+                found.append(Difference(f"{group} {name}", "codec", first, last, True))
     return found
 
 

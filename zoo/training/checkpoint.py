@@ -100,6 +100,36 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, messages
 
 
+def find_checkpoint(run_dir: Path, which: str = "best") -> Checkpoint:
+    """The best, the last, or the one of a step.
+
+    Raises:
+        CheckpointError: with the steps that there are.
+    """
+    folder = run_dir / "checkpoints"
+    folders = step_folders(folder)
+    if not folders:
+        raise CheckpointError(f"{run_dir}: has no checkpoint yet\n  way out: zoo train resume={run_dir}")
+    steps = ", ".join(map(str, folders))
+    if which.isdigit():
+        if int(which) not in folders:
+            raise CheckpointError(f"{run_dir}: no checkpoint of step {which}; there are {steps} (trainer.keep_last and trainer.checkpoint_every decide)")
+        return open_checkpoint(folders[int(which)])
+    if which not in ("best", "last"):
+        raise CheckpointError(f"--checkpoint {which}: best, last, or one of {steps}")
+    newest, problems = newest_checkpoint(folder)
+    if newest is None:
+        raise CheckpointError(f"{run_dir}: no checkpoint is complete\n" + "\n".join(f"  {problem}" for problem in problems))
+    best = newest.state["progress"]["best"]
+    return newest if which == "last" or best is None or best["step"] not in folders else open_checkpoint(folders[best["step"]])
+
+
+def published_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The averaged weights where the run kept them, as its evaluations did; what has no average (counters) is the model's own."""
+    weights = checkpoint.tensors("model")
+    return weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights
+
+
 class Checkpointer:
     """Writes checkpoints beside the training.
 

@@ -1,17 +1,23 @@
 """``init=``: start from other weights. Strict: every tensor is loaded, or was asked for by prefix, and a report says which."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
+from torch import Tensor
 
+from zoo.data.agreement import FOLDER, Difference, codec_differences
+from zoo.data.base import InputCodec, TargetCodec
+from zoo.data.processor import Processor
 from zoo.errors import CheckpointError, ConfigError, near
 from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header
-from zoo.training.checkpoint import MARKER, newest_checkpoint, open_checkpoint, step_folders
+from zoo.model import Model
+from zoo.training.checkpoint import MARKER, find_checkpoint, open_checkpoint, published_weights
+from zoo.training.tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,14 @@ class InitReport:
         loaded: names that were taken over.
         skipped: names of the model that ``init_skip`` left as initialised.
         unused: names of the file under ``init_skip``.
+        compared: whether the vocabularies of the source's data are on record, and those of this data are the same.
     """
 
     source: str
     loaded: list[str]
     skipped: list[str]
     unused: list[str]
+    compared: bool = False
 
     def __str__(self) -> str:
         parts = [f"init: {len(self.loaded)} tensors from {self.source}"]
@@ -36,26 +44,31 @@ class InitReport:
             parts.append(f"{len(self.skipped)} left as initialised ({_some(self.skipped)})")
         if self.unused:
             parts.append(f"{len(self.unused)} of the file not used ({_some(self.unused)})")
+        if not self.compared:
+            parts.append("no processor beside them, so that vocabularies could not be compared")
         return ", ".join(parts)
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(self.__dict__, indent=1) + "\n", encoding="utf-8")
 
 
-def init_weights(model: nn.Module, uri: str, skip: list[str]) -> InitReport:
+def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None = None) -> InitReport:
     """Fill a model from a bundle, a run or a checkpoint.
 
     Args:
         model: on any device.
         uri: path or name, as for ``zoo.load``.
         skip: prefixes of names, at dots: ``head`` covers ``head.linear.weight``.
+        data: codecs of the data that the model will be trained on.
 
     Raises:
-        CheckpointError: naming every tensor that is missing, not known or of another shape, outside the skipped prefixes.
+        CheckpointError: naming every tensor that is missing, not known or of another shape, outside the skipped prefixes; or whose rows
+            stand for other tokens, items or labels than in the source.
         ConfigError: for a prefix that no tensor has.
     """
-    file = weights_file(resolve(uri))
-    state, found = model.state_dict(), read_header(file)
+    path = resolve(uri)
+    file, found = published(path)
+    state = model.state_dict()
 
     def skips(name: str) -> bool:
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in skip)
@@ -83,38 +96,103 @@ def init_weights(model: nn.Module, uri: str, skip: list[str]) -> InitReport:
             + (f"\n  and {len(problems) - 40} more" if len(problems) > 40 else "")
             + f"\n  way out: leave what is new as initialised: init_skip=[{','.join(prefixes)}] (longer prefixes take less)"
         )
-    with safe_open(file, framework="pt") as opened, torch.no_grad():
+    folder = processor_folder(path)
+    if folder is not None and data is not None:
+        refuse_other_vocabularies(model, Processor.load(folder), data, folder, wanted)
+    with torch.no_grad():
         for name in wanted:
-            state[name].copy_(opened.get_tensor(name))
-    return InitReport(str(file), wanted, [name for name in state if skips(name)], [name for name in found if skips(name)])
+            state[name].copy_(found[name])
+    unused = [name for name in found if skips(name)]
+    return InitReport(file, wanted, [name for name in state if skips(name)], unused, compared=folder is not None and data is not None)
 
 
-def weights_file(path: Path) -> Path:
-    """The weights that a bundle, a run's directory or a checkpoint publishes: averaged ones where there are any, the best where it is known.
+def published(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The weights that a bundle, a run's directory, a checkpoint or a file publishes, and where they were read: averaged ones where there
+    are any, the best where it is known.
 
     Raises:
         CheckpointError: where there are none.
     """
-    if path.is_file():
-        return path
-    if (path / MARKER).is_file():
-        checkpoint = open_checkpoint(path)
-    elif (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    elif (path / "bundle" / "model.safetensors").is_file():
-        return path / "bundle" / "model.safetensors"
-    else:
-        newest, messages = newest_checkpoint(path / "checkpoints")
-        if newest is None:
-            raise CheckpointError(f"{path}: holds no weights: neither a bundle nor a complete checkpoint" + "".join(f"\n  {message}" for message in messages))
-        best = newest.state["progress"]["best"]
-        folders = step_folders(path / "checkpoints")
-        checkpoint = open_checkpoint(folders[best["step"]]) if best and best["step"] in folders else newest
-    return checkpoint.folder / (
-        "ema.safetensors"
-        if checkpoint.has("ema") and set(read_header(checkpoint.folder / "ema.safetensors")) == set(read_header(checkpoint.folder / "model.safetensors"))
-        else "model.safetensors"
+    files = [path] if path.is_file() else [folder / "model.safetensors" for folder in (path, path / "bundle") if not (folder / MARKER).is_file()]
+    for file in files:
+        if file.is_file():
+            read_header(file)  # says what a pickle under this name is
+            return str(file), read_tensors(file)
+    if not (path / MARKER).is_file() and not (path / "checkpoints").is_dir():
+        raise CheckpointError(f"{path}: holds no weights: neither a bundle nor a complete checkpoint")
+    checkpoint = open_checkpoint(path) if (path / MARKER).is_file() else find_checkpoint(path)
+    averaged = " with the averages of ema.safetensors" if checkpoint.has("ema") else ""
+    return f"{checkpoint.folder / 'model.safetensors'}{averaged}", published_weights(checkpoint)
+
+
+# --- what rows stand for ------------------------------------------------------------------------------------------------------------
+
+
+def processor_folder(path: Path) -> Path | None:
+    """The processor of a bundle, a run's directory, one of its checkpoints or a file of theirs."""
+    folder = path.resolve().parent if path.is_file() else path.resolve()
+    candidates = [folder / FOLDER, folder / "bundle" / FOLDER]
+    if (folder / MARKER).is_file():
+        candidates = [folder.parent.parent / FOLDER, folder.parent.parent / "bundle" / FOLDER]
+    return next((found for found in candidates if (found / "processor.json").is_file()), None)
+
+
+def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, folder: Path, wanted: list[str]) -> None:
+    """Shapes tell the sizes of vocabularies only.
+
+    Args:
+        model: built for ``data``.
+        source: codecs that the weights were trained with.
+        data: codecs of the data that was opened.
+        folder: of the source's processor.
+        wanted: names of the tensors that would be taken over.
+
+    Raises:
+        CheckpointError: where tensors would be taken over whose rows stand for something else.
+    """
+    head: Any = model.head
+    given, answer = data.inputs[model.input], data.targets[head.target.name]
+    before = counterpart(given, model.input, source.inputs)
+    told: dict[str, list[Difference]] = {"encoder": [], "head": []}
+    if before is not None:
+        told["encoder"] = [entry for entry in codec_differences(f"input {model.input}", before, given) if entry.vocabulary]
+    if answer.kind == "item":  # its vocabulary is the history's
+        told["head"] = told["encoder"]
+    elif (known := counterpart(answer, head.target.name, source.targets)) is not None:
+        told["head"] = [entry for entry in codec_differences(f"target {head.target.name}", known, answer) if entry.vocabulary]
+    taken = {prefix: rows_of(model, prefix, found, data, wanted) for prefix, found in told.items() if found}
+    prefixes = [prefix for prefix, names in taken.items() if names]
+    if not prefixes:
+        return
+    lines = dict.fromkeys(f"{entry}\n    which {_some(taken[prefix])} would take over" for prefix in prefixes for entry in told[prefix])
+    ways = [f"leave what depends on them as initialised: init_skip=[{','.join(prefixes)}]"]
+    if "encoder" in prefixes and given.kind == "text":
+        ways.insert(0, f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / model.input}")
+    raise CheckpointError(
+        "init: the sizes agree, but not what they stand for (in the weights' data -> in this data):\n  "
+        + "\n  ".join(lines)
+        + "".join(f"\n  way out {number}: {way}" for number, way in enumerate(ways, 1))
     )
+
+
+def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str, Any]) -> Any:
+    """The codec of the source that stands where ``codec`` does: of its kind, by its name, or the only one."""
+    fitting = {other: known for other, known in others.items() if known.kind == codec.kind}
+    return fitting.get(name) or (next(iter(fitting.values())) if len(fitting) == 1 else None)
+
+
+def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor, wanted: list[str]) -> list[str]:
+    """Tensors of a part that would be taken over and have an axis of a vocabulary's size; the whole part, where that does not tell."""
+    head: Any = model.head
+    spec: Any = data.inputs[model.input].spec if prefix == "encoder" else head.target
+    sizes = {getattr(spec, "vocab_size", 0), *getattr(spec, "categories", ())}
+    for size in (getattr(spec, "num_classes", 0), getattr(spec, "num_items", 0), len(getattr(spec, "columns", ()))):
+        sizes |= {size, size + 1} if size else set()
+    names = {name: set(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(f"{prefix}.")}
+    by_size = (
+        [name for name, shape in names.items() if shape & sizes] if {entry.entry for entry in found}.isdisjoint({"numbers", "categories", "missing"}) else []
+    )
+    return [name for name in by_size or names if name in wanted]
 
 
 def _renamed(name: str, candidates: set[str]) -> str:

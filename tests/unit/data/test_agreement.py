@@ -29,7 +29,7 @@ def table(path: Path, *, labels: tuple[str, str] = ("good", "bad"), word: str = 
     return path
 
 
-def config(data: Path, **changes: Any) -> RunConfig:
+def config(data: Path, /, **changes: Any) -> RunConfig:
     node: dict[str, Any] = {"name": "table", "path": str(data), "text": "review", "target": "label", "split_column": "split", "max_length": 16}
     node |= {"tokenizer": {"name": "wordpiece", "vocab_size": 100}, "batch_size": 4, "augment": {}}
     tree = {
@@ -124,3 +124,31 @@ def test_what_counts_as_a_vocabulary() -> None:
     assert (labels.entry, labels.vocabulary) == ("labels", True)
     first, last = (NumberCodec(name="n", columns=["x"], mean=[mean], std=[1.0]) for mean in (0.1 + 0.2, 0.3))
     assert codec_differences("target n", first, last) == []  # as another number of threads adds it up
+
+
+@pytest.mark.parametrize("what", ["bundle", "run", "checkpoint", "file"])
+def test_weights_are_not_taken_over_under_other_labels(run_dir: Path, tmp_path: Path, what: str) -> None:
+    """R6: labels of equal number; with the head left out it goes."""
+    sources = {
+        "bundle": run_dir / "bundle",
+        "run": run_dir,
+        "checkpoint": run_dir / "checkpoints" / "step_00000004",
+        "file": run_dir / "bundle" / "model.safetensors",
+    }
+    data = table(tmp_path / "data.csv", labels=("good", "awful"))
+    with pytest.raises(CheckpointError, match=r"(?s)target label: labels: .*'awful'.*head\..*init_skip=\[head\]"):
+        start(tmp_path / "refused", config(data, init=str(sources[what])))
+    report = json.loads((start(tmp_path / "run", config(data, init=str(sources[what]), init_skip=["head"])) / "init.json").read_text())
+    assert report["compared"] is True
+    assert all(name.startswith("head.") for name in report["skipped"])
+
+
+def test_weights_are_not_taken_over_under_another_tokenizer(run_dir: Path, tmp_path: Path) -> None:
+    """R6: a vocabulary of the same size with another word in it; the ways out that are named work."""
+    data = table(tmp_path / "data.csv", word="mlif")  # the same letters
+    with pytest.raises(CheckpointError, match=r"(?s)input text: tokenizer.json.*encoder\..*data.tokenizer.path=\S+/processor/text") as error:
+        start(tmp_path / "refused", config(data, init=str(run_dir)))
+    path = str(error.value).split("data.tokenizer.path=")[1].split("\n")[0]
+    node = config(data).to_dict()["data"]
+    start(tmp_path / "tokenizer", config(data, init=str(run_dir), data=node | {"tokenizer": node["tokenizer"] | {"path": path}}))
+    start(tmp_path / "skipped", config(data, init=str(run_dir), init_skip=["encoder"]))

@@ -175,7 +175,7 @@ def test_init_takes_the_averages_and_what_has_none(tmp_path: Path) -> None:
         model.encoder.register_buffer("seen", torch.tensor(0))
         return model
 
-    trainer = make_trainer(tmp_path / "checkpoints", max_steps=3)
+    trainer = make_trainer(tmp_path / "checkpoints", max_steps=5)
     trainer.model.encoder.register_buffer("seen", torch.tensor(5))
     trainer.fit()
     checkpoint = newest_checkpoint(tmp_path / "checkpoints")[0]
