@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 
 from zoo.errors import ConfigError, ZooError
+from zoo.fetching import fetching
 from zoo.model import Model
 from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry
 from zoo.schema import Wired
@@ -51,17 +52,23 @@ class Nodes:
     model: ModelSettings = field(default_factory=ModelSettings)
 
 
-def build_model(config: ModelNodes, spec: DataSpec) -> Model:
+def build_model(config: ModelNodes, spec: DataSpec, *, fetch: bool = True) -> Model:
     """The model that a config describes for data of this spec. Under ``torch.device("meta")`` it costs nothing.
+
+    Args:
+        config: checked nodes.
+        spec: of the data.
+        fetch: whether components may download weights; no, where every tensor is about to be filled.
 
     Raises:
         ConfigError: where parts do not fit the data or each other; the message lists what does.
     """
-    chosen = choose(ENCODERS, config.encoder["name"], spec.inputs, config.model.input, "model.input")
-    encoder: Any = _build(ENCODERS, config.encoder, "model.encoder", chosen)
-    decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec)
-    target = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
-    head: Any = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
+    with fetching(fetch):
+        chosen = choose(ENCODERS, config.encoder["name"], spec.inputs, config.model.input, "model.input")
+        encoder: Any = _build(ENCODERS, config.encoder, "model.encoder", chosen)
+        decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec)
+        target = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
+        head: Any = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
     return Model(encoder=encoder, decoder=decoder, head=head, input=chosen.name)
 
 

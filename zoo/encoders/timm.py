@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import did_you_mean
+from zoo.fetching import may_fetch
 from zoo.layers.dropout import check_probability
 from zoo.registry import ENCODERS
 from zoo.specs import FeatureSpec, ImageInput, Layout, MapSpec
@@ -60,7 +61,8 @@ class TimmModel(nn.Module):
         check_probability("dropout", dropout)
         check_probability("drop_path", drop_path or 0.0)
         # Under the meta device nothing is downloaded: shapes are all that a check needs.
-        options: dict[str, Any] = {"pretrained": weights is Weights.PRETRAINED and torch.get_default_device().type != "meta", "in_chans": image.channels}
+        fetch = may_fetch() and torch.get_default_device().type != "meta"
+        options: dict[str, Any] = {"pretrained": weights is Weights.PRETRAINED and fetch, "in_chans": image.channels}
         if dropout:
             options["drop_rate"] = dropout
         if drop_path is not None:

@@ -108,7 +108,6 @@ def write_bundle(
     from zoo.hub.weights import save_weights
 
     tree = config.to_dict() | _NOT_PUBLISHED | {"logger": {}, "callback": {}}
-    tree["model"] = {key: _without_download(value) for key, value in tree["model"].items()}
     head: Any = model.head
     figures = {"metrics": dict(metrics), "tables": dict(tables or {}), "protocol": str(getattr(head, "protocol", "")), "parameters": model.num_parameters()}
     with published(Path(folder)) as fresh:
@@ -197,9 +196,9 @@ def _build(bundle: Bundle) -> "Model":
     from zoo.build import Nodes, build_model
 
     model = bundle.config["model"]
-    nodes = {part: _without_download(registry.check_node(model[part], f"model.{part}")) for part, registry in PARTS.items()}
+    nodes = {part: registry.check_node(model[part], f"model.{part}") for part, registry in PARTS.items()}
     try:
-        return build_model(Nodes(**nodes, model=ModelSettings(input=model.get("input"), target=model.get("target"))), bundle.spec)
+        return build_model(Nodes(**nodes, model=ModelSettings(input=model.get("input"), target=model.get("target"))), bundle.spec, fetch=False)
     except ZooError as error:
         raise CheckpointError(f"{bundle.path / CONFIG}: {error}") from error
     except Exception as error:
@@ -233,11 +232,6 @@ def _check_nodes(tree: Mapping[str, Any], folder: Path, plugins: list[str]) -> N
             registry.check_node(node, f"model.{part}")
         except ZooError as error:
             raise CheckpointError(f"{folder / CONFIG}: {error}") from error
-
-
-def _without_download(node: Any) -> Any:
-    """A node whose component starts from nothing: its weights come with the bundle, so none are fetched."""
-    return {**node, "pretrained": False} if isinstance(node, dict) and node.get("pretrained") is True else node
 
 
 def _plugins(config: "RunConfig") -> list[str]:

@@ -11,10 +11,7 @@ from zoo.hub.bundle import CONFIG, write_bundle
 from zoo.training.logging import LOG_FILE, as_number, read_rows
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from zoo.data.processor import Processor
-    from zoo.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported
     import torch
 
     from zoo.build import build_model
+    from zoo.training.checkpoint import find_checkpoint, published_weights
     from zoo.training.tensors import load_strictly
 
     if to.exists() and not (to / CONFIG).is_file() and (not to.is_dir() or any(to.iterdir())):
@@ -50,45 +48,13 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported
     config = RunConfig.load(run_dir / "config.yaml")
     found = find_checkpoint(run_dir, checkpoint)
     processor, notes = _processor(run_dir)
-    model = build_model(config, processor.spec)
+    model = build_model(config, processor.spec, fetch=False)
     load_strictly(model.state_dict(), published_weights(found), str(found.folder))
     metrics = metrics_at(run_dir, found.step)
     write_bundle(
         to, config=config, processor=processor, model=model.to(torch.device("cpu")), metrics=metrics, notes=notes | {"checkpoint": f"step {found.step}"}
     )
     return Exported(to, found.step, metrics, model.num_parameters())
-
-
-def find_checkpoint(run_dir: Path, which: str) -> "Checkpoint":
-    """The best, the last, or the one of a step.
-
-    Raises:
-        CheckpointError: with the steps that there are.
-    """
-    from zoo.training.checkpoint import newest_checkpoint, open_checkpoint, step_folders
-
-    folder = run_dir / "checkpoints"
-    folders = step_folders(folder)
-    if not folders:
-        raise CheckpointError(f"{run_dir}: has no checkpoint yet\n  way out: zoo train resume={run_dir}")
-    steps = ", ".join(map(str, folders))
-    if which.isdigit():
-        if int(which) not in folders:
-            raise CheckpointError(f"{run_dir}: no checkpoint of step {which}; there are {steps} (trainer.keep_last and trainer.checkpoint_every decide)")
-        return open_checkpoint(folders[int(which)])
-    if which not in ("best", "last"):
-        raise CheckpointError(f"--checkpoint {which}: best, last, or one of {steps}")
-    newest, problems = newest_checkpoint(folder)
-    if newest is None:
-        raise CheckpointError(f"{run_dir}: no checkpoint is complete\n" + "\n".join(f"  {problem}" for problem in problems))
-    best = newest.state["progress"]["best"]
-    return newest if which == "last" or best is None or best["step"] not in folders else open_checkpoint(folders[best["step"]])
-
-
-def published_weights(checkpoint: "Checkpoint") -> "dict[str, Tensor]":
-    """The averaged weights where the run kept them, as its evaluations did."""
-    weights = checkpoint.tensors("model")
-    return weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights
 
 
 def metrics_at(run_dir: Path, step: int) -> dict[str, float]:

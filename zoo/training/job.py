@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from zoo.build import build_augment, build_callbacks, build_dataset, build_loggers, build_model, build_optimizer, build_schedule
+from zoo.checks import check_opened
 from zoo.config import RunConfig
 from zoo.data.agreement import FOLDER, check_unchanged, keep
 from zoo.data.base import OpenData
@@ -73,11 +74,12 @@ class Job:
         checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last)
         checkpoint = self._checkpoint(checkpointer)
         data = build_dataset(config).open()
+        check_opened(config, data.spec)
         self._keep_data(data, begun_before=checkpoint is not None)
         seed_everything(config.run.seed)
-        model = build_model(config, data.spec)
+        model = build_model(config, data.spec, fetch=checkpoint is None)
         if checkpoint is None and config.run.init is not None:
-            report = init_weights(model, config.run.init, config.run.init_skip)
+            report = init_weights(model, config.run.init, config.run.init_skip, Processor.of(data))
             self.say(str(report))
             if self.group.main:
                 report.save(self.run_dir / "init.json")

@@ -18,6 +18,7 @@ from torch import nn
 
 from tests.bundles import KINDS, config, make_bundle, processor
 from zoo.build import build_model
+from zoo.data.codecs.image import ImageCodec
 from zoo.errors import CheckpointError, ZooError
 from zoo.hub.bundle import FILES, load_bundle, open_bundle, write_bundle
 from zoo.hub.files import published
@@ -502,3 +503,23 @@ def test_names_and_paths(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
         resolve("hf://org/model")
     with pytest.raises(CheckpointError, match="there is no such folder"):
         resolve("./nowhere")
+
+
+def test_opening_a_bundle_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R18: offline, and whatever a component calls its option: the weights are in the bundle."""
+    import timm.models._builder
+
+    fetched: list[int] = []
+    monkeypatch.setattr(timm.models._builder, "load_pretrained", lambda *_, **__: fetched.append(1))
+    encoder = {"name": "timm", "model": "vit_tiny_patch16_224", "weights": "pretrained"}
+    model = {"encoder": encoder, "decoder": {"name": "none"}, "head": {"name": "classification"}}
+    data = {"name": "digits", "batch_size": 8, "image_size": 224, "augment": {}}
+    settings = config("image", model=model, data=data)
+    codecs = processor("image")
+    codecs.inputs["image"] = ImageCodec(name="image", channels=1, size=(224, 224))
+    built = build_model(settings, codecs.spec)
+    assert fetched == [1]
+    write_bundle(tmp_path / "bundle", config=settings, processor=codecs, model=built, metrics={})
+    assert load_bundle(tmp_path / "bundle").model.num_parameters() == built.num_parameters()
+    assert yaml.safe_load((tmp_path / "bundle" / "config.yaml").read_text())["model"]["encoder"]["weights"] == "pretrained"
+    assert fetched == [1]
