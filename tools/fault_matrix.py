@@ -32,7 +32,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RUN = [
-    "data.batch_size=32", "data.workers=1", "trainer.max_steps=75", "trainer.accumulate=2", "trainer.ema=0.98", "trainer.checkpoint_every=3",
+    "logger=none", "data.batch_size=32", "data.workers=1", "trainer.max_steps=75", "trainer.accumulate=2", "trainer.ema=0.98", "trainer.checkpoint_every=3",
     "trainer.eval_every=30", "trainer.log_every=5", "model/encoder=vit_tiny", "model.encoder.patch_size=2", "model.encoder.depth=2", "model.encoder.dim=32",
 ]  # fmt: skip
 SAVING = ".new-*"

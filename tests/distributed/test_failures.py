@@ -63,6 +63,7 @@ def zoo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
         "./unreliable.py",
         "model/encoder=unreliable",
         "parallel.processes=2",
+        "logger=none",
         "run_dir=run",
         *arguments,
     ]
