@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
-from zoo.errors import ConfigError, ZooError, did_you_mean
+from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
 from zoo.settings import BatchStatistics
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def check(config: RunConfig) -> Report:
     check_augment(config, spec)
     check_batch_statistics(config, model)
     check_init_skip(config, model)
+    check_init_weights(config)
     check_optimizer(config, model)
     check_schedule(config)
     batch, prediction, losses, metrics = measured(config, model, spec)
@@ -196,6 +197,18 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
             "one part: trainer.accumulate=1 parallel.processes=1",
             "each part's own statistics, knowing that numbers then depend on the split: trainer.batch_statistics=local",
         )
+
+
+def check_init_weights(config: RunConfig) -> None:
+    """The weights to start from are there; a resumed run takes its checkpoint's."""
+    if config.run.init is None or config.run.resume is not None:
+        return
+    from zoo.hub.resolve import resolve
+
+    try:
+        resolve(config.run.init)
+    except CheckpointError as error:
+        raise ConfigError("init", str(error), "init=null to start from random weights") from error
 
 
 def check_init_skip(config: RunConfig, model: "Model") -> None:

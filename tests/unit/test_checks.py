@@ -29,6 +29,7 @@ MLP = ["model/encoder=mlp", "model.encoder.dims=[32]"]
         (["model/encoder=transformer"], "model.encoder", "takes TokenInput, but the data gives image"),
         (["model/head=regression"], "model.head", "classification"),
         (["model/encoder=vit", "model.encoder.patch_size=5"], "model.encoder", "divisors of both: 1, 2, 4, 8"),
+        (["init=/does/not/exist"], "init", "there is no such folder"),
         (["init=x", "init_skip=[haed]"], "init_skip[0]", "did you mean 'head'?"),
         (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),
         (["trainer.device=abacus"], "trainer.device", "trainer.device=cpu"),
