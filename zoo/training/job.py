@@ -16,8 +16,8 @@ from zoo.data.agreement import FOLDER, check_unchanged, keep
 from zoo.data.base import OpenData
 from zoo.data.loader import Loader
 from zoo.data.processor import Processor
-from zoo.errors import ConfigError, did_you_mean
-from zoo.hub.bundle import open_bundle
+from zoo.errors import ConfigError
+from zoo.hub.bundle import open_bundle, write_bundle
 from zoo.inference.inputs import example
 from zoo.model import Model
 from zoo.parallel.collectives import Group, current_group
@@ -114,7 +114,6 @@ class Job:
                 checkpointer=checkpointer,
                 callbacks=build_callbacks(config),
                 tick=display.step if display is not None else None,
-                keep={"config": config.hash()},
             )
             if checkpoint is not None:
                 trainer.load(checkpoint)
@@ -125,14 +124,22 @@ class Job:
                 self.log.start()
             outcome = trainer.fit()
             if outcome.ending is Ending.INTERRUPTED:
-                outcome_word = "stopped"
-                return self._finish(begun, "stopped", outcome.progress.step, horizon.total_steps, model, {}, None)
-            metrics, tables, state = self._publishable(trainer, model, evaluators)
-            outcome_word = "done"
-        finally:
+                result = self._result("stopped", begun, outcome.progress.step, model, {}, None)
+            else:
+                metrics, tables, state = self._publishable(trainer, model, evaluators)
+                result = self._result("done", begun, outcome.progress.step, model, metrics, self.run_dir / "bundle")
+                if self.group.main:
+                    self._publish(data, model, metrics, tables, state)
+            if self.group.main:
+                (self.run_dir / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            outcome_word = result["outcome"]
+        finally:  # everything is on disk by now, since followers of the log may take their time
             if self.log is not None:
                 self.log.close(outcome_word, metrics)
-        return self._publish(begun, data, model, metrics, tables, state, outcome.progress.step, horizon.total_steps)
+        if self.group.main:
+            self._tell(result, horizon.total_steps)
+        self.group.wait()
+        return result
 
     # --- parts ------------------------------------------------------------------------------------------------------------------
 
@@ -197,9 +204,6 @@ class Job:
                 "trainer.monitor_mode=max",
                 "trainer.monitor_mode=min",
             )
-        known = {"validation/loss", *(f"validation/{name}" for name in head.metrics().compute())} if hasattr(head, "metric_names") else None
-        if known is not None and settings.monitor not in known:
-            raise ConfigError("trainer.monitor", f"{settings.monitor!r} is no figure of this head", did_you_mean(settings.monitor, known))
         return Monitor(settings.monitor, settings.monitor_mode or Mode(mode))
 
     # --- the end ----------------------------------------------------------------------------------------------------------------
@@ -224,29 +228,15 @@ class Job:
             state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         return metrics, tables, state
 
-    def _publish(
-        self,
-        begun: float,
-        data: OpenData,
-        model: Model,
-        metrics: dict[str, float],
-        tables: dict[str, Any],
-        state: dict[str, torch.Tensor],
-        step: int,
-        total: int,
-    ) -> dict[str, Any]:
-        from zoo.hub.bundle import write_bundle
+    def _publish(self, data: OpenData, model: Model, metrics: dict[str, float], tables: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+        """The bundle, then pictures."""
+        bundle, processor = self.run_dir / "bundle", Processor.of(data)
+        write_bundle(bundle, config=self.config, processor=processor, model=model, metrics=metrics, notes=data.notes, tables=tables, state=state)
+        plot_run(self.run_dir, tables=tables, title=self.config.run.name)
 
-        bundle = self.run_dir / "bundle"
-        processor = Processor(data.inputs, data.targets)
-        if self.group.main:
-            write_bundle(bundle, config=self.config, processor=processor, model=model, metrics=metrics, notes=data.notes, tables=tables, state=state)
-            plot_run(self.run_dir, tables=tables, title=self.config.run.name)
-        return self._finish(begun, "done", step, total, model, metrics, bundle)
-
-    def _finish(self, begun: float, outcome: str, step: int, total: int, model: Model, metrics: dict[str, float], bundle: Path | None) -> dict[str, Any]:
+    def _result(self, outcome: str, begun: float, step: int, model: Model, metrics: dict[str, float], bundle: Path | None) -> dict[str, Any]:
         seconds = self.log.seconds if self.log is not None else time.perf_counter() - begun
-        result = {
+        return {
             "run": str(self.run_dir),
             "bundle": str(bundle) if bundle else None,
             "metrics": metrics,
@@ -255,15 +245,15 @@ class Job:
             "outcome": outcome,
             "step": step,
         }
-        if self.group.main:
-            (self.run_dir / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            if outcome == "stopped":
-                stopped(run_dir=self.run_dir, step=step, total_steps=total)
-            else:
-                given = example(open_bundle(bundle).input.kind) if bundle is not None else "FILE"
-                closing(run_dir=self.run_dir, metrics=metrics, seconds=seconds, parameters=model.num_parameters(), bundle=bundle, example=given)
-        self.group.wait()
-        return result
+
+    def _tell(self, result: dict[str, Any], total: int) -> None:
+        """The end, for people."""
+        if result["outcome"] == "stopped":
+            stopped(run_dir=self.run_dir, step=result["step"], total_steps=total)
+            return
+        bundle, parameters = Path(result["bundle"]), result["parameters"]
+        given = example(open_bundle(bundle).input.kind)
+        closing(run_dir=self.run_dir, metrics=result["metrics"], seconds=result["seconds"], parameters=parameters, bundle=bundle, example=given)
 
     def say(self, line: str) -> None:
         if self.group.main:
