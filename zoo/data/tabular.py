@@ -1,4 +1,5 @@
-"""Rows of tables: CSV, TSV and JSON lines by the standard library, Parquet by pyarrow, Hugging Face data sets by `datasets`.
+"""Rows of tables, in training and in prediction: CSV, TSV, JSON and JSON lines by the standard library, Parquet by pyarrow, Hugging Face data
+sets by `datasets`.
 
 Rows stay in flat memory (buffers, Arrow), never as Python objects, so that loader processes share them.
 """
@@ -6,6 +7,7 @@ Rows stay in flat memory (buffers, Arrow), never as Python objects, so that load
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ class Format(StrEnum):
     CSV = "csv"
     TSV = "tsv"
     JSONL = "jsonl"
+    JSON = "json"
     PARQUET = "parquet"
     HF = "hf"
 
@@ -42,9 +45,47 @@ SUFFIXES = {
     ".tab": Format.TSV,
     ".jsonl": Format.JSONL,
     ".ndjson": Format.JSONL,
+    ".json": Format.JSON,
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
 }
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set's files are read, so that a file to predict from is read like the one that was trained on.
+
+    Args:
+        path: of the training file.
+        format: of it; files with its ending, or with one that tells nothing, have the same.
+        header: of CSV and TSV files.
+        quoting: likewise.
+        columns: input -> the column that it is read from, where that is another than its own name.
+    """
+
+    path: str = ""
+    format: Format = Format.AUTO
+    header: Header = Header.FIRST_LINE
+    quoting: Quoting = Quoting.STANDARD
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> "Reading":
+        """From a data set's options; what it does not have stays as it usually is."""
+        given: dict[str, Any] = {
+            name: kind(node[name]) for name, kind in (("format", Format), ("header", Header), ("quoting", Quoting)) if node.get(name) in list(kind)
+        }
+        columns = {name: column for name in ("text", "image", "audio") if isinstance(column := node.get(name), str)}
+        path = node.get("path")
+        return cls(path=path if isinstance(path, str) else "", columns=columns, **given)
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file's ending is one of tables."""
+        return path.suffix.lower() in SUFFIXES or (bool(path.suffix) and path.suffix.lower() == Path(self.path).suffix.lower())
+
+    def format_of(self, path: Path) -> Format:
+        own = self.format not in (Format.AUTO, Format.HF) and (path.suffix.lower() == Path(self.path).suffix.lower() or path.suffix.lower() not in SUFFIXES)
+        return self.format if own else _format(str(path), Format.AUTO)
 
 
 class Rows(Protocol):
@@ -121,9 +162,39 @@ def read_rows(path: str, format: Format, wanted: Sequence[str], header: Header, 
     if kind is Format.PARQUET:
         return {"": _parquet(file, wanted)}
     try:
-        return {"": _json_lines(file, wanted) if kind is Format.JSONL else _delimited(file, "\t" if kind is Format.TSV else ",", wanted, header, quoting)}
+        return {
+            "": _json(file, kind, wanted)
+            if kind in (Format.JSON, Format.JSONL)
+            else _delimited(file, "\t" if kind is Format.TSV else ",", wanted, header, quoting)
+        }
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8: {error}; convert it, e.g. with iconv") from error
+
+
+def read_records(path: Path, reading: Reading, *, texts: bool = True) -> list[dict[str, Any]]:
+    """All columns of a file's rows, as ``read_rows`` would give them, except that a JSON row may lack some.
+
+    Args:
+        path: of the file.
+        reading: how.
+        texts: JSON values as training has them; else as they are.
+
+    Raises:
+        DataError: for a missing or damaged file, by line.
+    """
+    kind = reading.format_of(path)
+    if not path.is_file():
+        raise DataError(f"no file at {path}")
+    try:
+        match kind:
+            case Format.PARQUET:
+                return [{name: _plain(value) for name, value in row.items()} for row in _parquet_table(path, None).to_pylist()]
+            case Format.JSON | Format.JSONL:
+                return [{name: _text(value) if texts else value for name, value in row.items()} for _, row in _objects(path, kind)]
+        names, *rows = _lines(path, "\t" if kind is Format.TSV else ",", reading.header, reading.quoting)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _format(path: str, format: Format) -> Format:
@@ -144,6 +215,18 @@ def check_columns(found: Sequence[str], wanted: Sequence[str], origin: str) -> N
 
 
 def _delimited(file: Path, delimiter: str, wanted: Sequence[str], header: Header, quoting: Quoting) -> Rows:
+    lines = _lines(file, delimiter, header, quoting)
+    names = next(lines)
+    check_columns(names, wanted, str(file))
+    places = [names.index(column) for column in wanted]
+    table: list[list[str]] = [[] for _ in wanted]
+    for row in lines:
+        _add(table, row, places)
+    return _text_rows(file, wanted, table)
+
+
+def _lines(file: Path, delimiter: str, header: Header, quoting: Quoting) -> Iterator[list[str]]:
+    """The names of the columns, then each row, of as many fields."""
     csv.field_size_limit(1 << 30)  # a whole article in one field is data, not a mistake
     with file.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.reader(
@@ -156,11 +239,9 @@ def _delimited(file: Path, delimiter: str, wanted: Sequence[str], header: Header
             names = first if header is Header.FIRST_LINE else [str(place) for place in range(len(first))]
             if repeated := sorted({name for name in names if names.count(name) > 1}):
                 raise DataError(f"{file}: its header names {', '.join(map(repr, repeated))} more than once")
-            check_columns(names, wanted, str(file))
-            places = [names.index(column) for column in wanted]
-            table: list[list[str]] = [[] for _ in wanted]
-            for row in [first] if header is Header.NONE else []:
-                _add(table, row, places)
+            yield names
+            if header is Header.NONE:
+                yield first
             for row in rows:
                 if not row:
                     continue
@@ -168,10 +249,9 @@ def _delimited(file: Path, delimiter: str, wanted: Sequence[str], header: Header
                     raise DataError(
                         f"{file}:{rows.line_num}: {len(row)} fields, expected {len(names)}; data.quoting=none if quotation marks are part of the text"
                     )
-                _add(table, row, places)
+                yield row
         except csv.Error as error:
             raise DataError(f"{file}:{rows.line_num}: {error}; data.quoting=none if quotation marks are part of the text") from error
-    return _text_rows(file, wanted, table)
 
 
 def _add(table: list[list[str]], row: Sequence[str], places: Sequence[int]) -> None:
@@ -185,10 +265,10 @@ def _text_rows(file: Path, wanted: Sequence[str], table: list[list[str]]) -> Tex
     return TextRows({name: Strings(values) for name, values in zip(wanted, table, strict=True)}, str(file))
 
 
-def _json_lines(file: Path, wanted: Sequence[str]) -> Rows:
+def _json(file: Path, kind: Format, wanted: Sequence[str]) -> Rows:
     table: list[list[str]] = [[] for _ in wanted]
-    for line, row in _objects(file):
-        if line == 1:
+    for place, (line, row) in enumerate(_objects(file, kind)):
+        if place == 0:
             check_columns(list(row), wanted, str(file))
         if absent := [column for column in wanted if column not in row]:
             raise DataError(f"{file}:{line}: lacks {', '.join(absent)}")
@@ -196,18 +276,30 @@ def _json_lines(file: Path, wanted: Sequence[str]) -> Rows:
     return _text_rows(file, wanted, table)
 
 
-def _objects(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(file: Path, kind: Format) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with the number of their line, or of their place in a JSON list."""
+    if kind is Format.JSON:
+        content = _parsed(file.read_text(encoding="utf-8-sig"), str(file))
+        yield from ((place, _object(row, f"{file}, row {place}")) for place, row in enumerate(content if isinstance(content, list) else [content], 1))
+        return
     with file.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, 1):
             if not text.strip():
                 continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{file}:{line}: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{file}:{line}: {type(row).__name__}, expected an object")
-            yield line, row
+            yield line, _object(_parsed(text, f"{file}:{line}"), f"{file}:{line}")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON: {error}") from error
+
+
+def _object(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row is an object with column names, not {type(row).__name__}")
+    return row
 
 
 def _text(value: Any) -> str:
@@ -216,19 +308,25 @@ def _text(value: Any) -> str:
 
 
 def _parquet(file: Path, wanted: Sequence[str]) -> Rows:
+    table = _parquet_table(file, wanted)
+    if not len(table):
+        raise DataError(f"{file} holds no row")
+    return ArrowRows(table, wanted, str(file))
+
+
+def _parquet_table(file: Path, wanted: Sequence[str] | None) -> Any:
+    """The wanted columns; None for all."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(f"{file}: Parquet files need pyarrow: {INSTALL}") from error
     try:
-        check_columns(parquet.read_schema(file).names, wanted, str(file))
-        table = parquet.read_table(file, columns=list(wanted))
+        if wanted is not None:
+            check_columns(parquet.read_schema(file).names, wanted, str(file))
+        return parquet.read_table(file, columns=None if wanted is None else list(wanted))
     except pyarrow.ArrowException as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
-    if not len(table):
-        raise DataError(f"{file} holds no row")
-    return ArrowRows(table, wanted, str(file))
 
 
 def _hugging_face(path: str, wanted: Sequence[str]) -> dict[str, Rows]:
@@ -238,6 +336,11 @@ def _hugging_face(path: str, wanted: Sequence[str]) -> dict[str, Rows]:
     except ImportError as error:
         raise DataError(f"{path}: Hugging Face data sets need `datasets`: {INSTALL}") from error
     folder = Path(path).expanduser()
+    if scripts := sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []:
+        raise DataError(
+            f"{path} holds code ({', '.join(scripts)}), and code of data sets is never run\n"
+            "  way out: a folder without it, of data files or written by save_to_disk; or data.path=FILE of one of its data files"
+        )
     saved = any((folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
     try:
         loaded = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(path)

@@ -3,25 +3,19 @@
 A raw sample is what the input's codec encodes. Where one thing holds several samples (a table, a folder), each gets an entry of its own.
 """
 
-import csv
 import glob
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.data.suffixes import IMAGES, SOUNDS
+from zoo.data.tabular import SUFFIXES, Reading, read_records
 from zoo.errors import DataError
 
 EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-FILES = {
-    "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
-    "spectrogram": (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus"),
-    "text": (".txt",),
-    "table": TABLES,
-    "history": TABLES,
-}
+TABLES = tuple(SUFFIXES)
+FILES = {"image": IMAGES, "spectrogram": SOUNDS, "text": (".txt",), "table": TABLES, "history": TABLES}
 """What a folder is searched for."""
 
 
@@ -45,20 +39,21 @@ def example(kind: str) -> str:
     return EXAMPLES.get(kind, "FILE")
 
 
-def samples(given: Sequence[Any], kind: str, name: str) -> list[Sample]:
+def samples(given: Sequence[Any], kind: str, name: str, reading: Reading | None = None) -> list[Sample]:
     """Raw samples of everything that was given.
 
     Args:
         given: by kind: images (paths, bytes, PIL, arrays, tensors), texts (strings; ``Path`` objects are read), sounds (paths, ``(waveform,
-            sample_rate)``), rows (mappings; paths of CSV and JSONL files), user ids or lists of item ids. A mapping with the input's name
+            sample_rate)``), rows (mappings; paths of table files), user ids or lists of item ids. A mapping with the input's name
             as its key stands for its value, whatever the kind.
         kind: of the model's input.
         name: of the model's input.
+        reading: how the files of tables are read; None as ``Reading`` has it.
     """
     found: list[Sample] = []
     for place, entry in enumerate(given):
         try:
-            found.extend(_expand(entry, kind, name, place))
+            found.extend(_expand(entry, kind, name, place, reading or Reading()))
         except DataError as error:
             found.append(Sample(_shown(entry, place), error=str(error)))
     return found
@@ -88,72 +83,27 @@ def files(words: Sequence[str], kind: str) -> list[Path]:
     return found
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV, TSV, JSON or JSONL file.
-
-    Raises:
-        DataError: with the line that cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"no file at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return _read_csv(path, text)
-    if path.suffix.lower() == ".json":
-        content = _json(text, str(path))
-        rows = content if isinstance(content, list) else [content]
-    else:
-        rows = [_json(line, f"{path}, line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: a row is an object with column names, not {type(row).__name__}")
-    return rows
-
-
-def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
-    lines = text.splitlines()
-    if not lines:
-        raise DataError(f"{path}: is empty")
-    reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" or ("\t" in lines[0] and "," not in lines[0]) else ",")
-    rows = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise DataError(f"{path}, line {reader.line_num}: has not the {len(reader.fieldnames or [])} columns of the header")
-        rows.append(dict(row))
-    return rows
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
-
-
-def _expand(entry: Any, kind: str, name: str, place: int) -> Iterator[Sample]:
+def _expand(entry: Any, kind: str, name: str, place: int, reading: Reading) -> Iterator[Sample]:
     if isinstance(entry, Mapping) and set(entry) == {name}:
         entry = entry[name]
     path = entry if isinstance(entry, Path) else Path(entry) if isinstance(entry, str) and kind == "table" else None
-    if path is not None and kind not in ("image", "spectrogram") and path.suffix.lower() in TABLES:
-        for number, row in enumerate(read_table(path), 1):
-            yield Sample(f"{path}:{number}", _of_row(row, kind, name, f"{path}, row {number}"))
+    if path is not None and kind not in ("image", "spectrogram") and reading.reads(path):
+        column = reading.columns.get(name, name)
+        for number, row in enumerate(read_records(path, reading, texts=kind != "history"), 1):
+            if kind == "table":
+                yield Sample(f"{path}:{number}", row)
+            elif column not in row:
+                yield Sample(f"{path}:{number}", error=f"{path}, row {number}: has no column {column!r}; it has {', '.join(row)}")
+            elif row[column] is None or row[column] == "":
+                yield Sample(f"{path}:{number}", error=f"{path}, row {number}: column {column!r} is empty")
+            else:
+                yield Sample(f"{path}:{number}", row[column])
     elif isinstance(entry, Path) and kind == "text":
         yield Sample(str(entry), _read(entry))
     elif isinstance(entry, Path) and kind in ("table", "history"):
         raise DataError(f"{entry}: a {kind} is read from {', '.join(TABLES)} files")
     else:
         yield Sample(_shown(entry, place), _checked(entry, kind))
-
-
-def _of_row(row: dict[str, Any], kind: str, name: str, where: str) -> Any:
-    if kind == "table":
-        return row
-    if name not in row:
-        raise DataError(f"{where}: has no column {name!r}; it has {', '.join(row)}")
-    return row[name]
 
 
 def _checked(entry: Any, kind: str) -> Any:

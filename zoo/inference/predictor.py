@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.data.processor import Processor
+from zoo.data.tabular import Reading
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, load_bundle
 from zoo.inference.inputs import Sample, samples
@@ -35,6 +36,8 @@ class Predictor:
         # Only what the model takes has to be given: other inputs of the data, and targets, are left out.
         self.processor = Processor({model.input: processor.inputs[model.input]}, {target: processor.targets[target]})
         self.target: Any = processor.targets[target]
+        data = bundle.config.get("data")
+        self.reading = Reading.of(data if isinstance(data, dict) else {})  # files of tables are read as in training
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> "Predictor":
@@ -74,7 +77,7 @@ class Predictor:
             raise ZooError(f"predict takes a list of inputs: predict([{inputs!r}])")
         if batch_size < 1 or top_k < 1:
             raise ZooError(f"batch_size={batch_size} and top_k={top_k} have to be 1 or more")
-        given = samples(inputs, self.input.kind, self.model.input)
+        given = samples(inputs, self.input.kind, self.model.input, self.reading)
         head: Any = self.model.head
         if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
             head.answers = min(top_k, head.target.num_items)

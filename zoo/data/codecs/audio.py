@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.data.base import Encoded
 from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.state import strict
+from zoo.data.suffixes import SOUNDS
 from zoo.errors import DataError
 from zoo.specs import SpectrogramInput
 from zoo.structs import Values
@@ -41,6 +42,7 @@ class AudioCodec:
     """
 
     kind: ClassVar[str] = "audio"
+    suffixes: ClassVar[tuple[str, ...]] = SOUNDS
     ragged: ClassVar[str | None] = "frames"
     pad: int = 0
 

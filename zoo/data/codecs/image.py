@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from zoo.data.base import Encoded
 from zoo.data.codecs.state import list_of, strict
+from zoo.data.suffixes import IMAGES
 from zoo.errors import CheckpointError, DataError
 from zoo.specs import ImageInput
 from zoo.structs import Values
@@ -44,6 +45,7 @@ class ImageCodec:
     """
 
     kind: ClassVar[str] = "image"
+    suffixes: ClassVar[tuple[str, ...]] = IMAGES
     ragged: ClassVar[str | None] = None
     pad: int = 0
 

@@ -136,18 +136,23 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """Texts that stand for a missing value, in lower case."""
 
 
+TRUTH = {"true": 1.0, "false": 0.0}
+
+
 def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and value.strip().lower() in MISSING)
 
 
 def number(value: Any, column: str) -> float:
-    """A number of a table; NaN where it is missing.
+    """A number of a table, 1 and 0 for true and false; NaN where it is missing.
 
     Raises:
         DataError: for text that is no number, and for infinities.
     """
     if is_missing(value):
         return math.nan
+    if isinstance(value, str) and (truth := TRUTH.get(value.strip().lower())) is not None:
+        return truth
     try:
         result = float(value)
     except (TypeError, ValueError):

@@ -3,11 +3,14 @@
 Letters: K numbers (indicators included), C categorical columns.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from zoo.data.base import Encoded
@@ -84,7 +87,7 @@ class TableCodec:
                 listed = ", ".join(f"{column} ({count})" for column, count in holes.items())
                 raise DataError(f"numbers are missing in the training split: {listed}\n  way out 1: data.missing=mean\n  way out 2: data.missing=indicator")
             mean, std = moments(raw, self.numbers)
-        self._use(mean, std, [sorted_labels({_category(row[column]) for row in rows}) for column in self.categories])
+        self._use(mean, std, [sorted_labels({canonical(row[column]) for row in rows}) for column in self.categories])
 
     def encode(self, raw: Any) -> Encoded:
         """A mapping of column names to values -> {"numbers": K, "categories": C}."""
@@ -99,7 +102,7 @@ class TableCodec:
         scaled = ((figures - torch.tensor(self.mean, dtype=torch.float64)) / torch.tensor(self.std, dtype=torch.float64)).masked_fill(holes, 0.0)
         if self.missing is Missing.INDICATOR:
             scaled = torch.cat([scaled, holes.to(torch.float64)])
-        identifiers = [known.get(_category(raw[column]), 0) for known, column in zip(self._identifiers, self.categories, strict=True)]
+        identifiers = [known.get(canonical(raw[column]), 0) for known, column in zip(self._identifiers, self.categories, strict=True)]
         return {"numbers": scaled.to(torch.float32), "categories": torch.tensor(identifiers, dtype=torch.int64)}
 
     def finish(self, values: Values) -> Values:
@@ -136,8 +139,23 @@ class TableCodec:
         return cls(name=name, numbers=numbers, categories=categories, missing=Missing(state["missing"]), mean=mean, std=std, values=values)
 
 
-def _category(value: Any) -> str:
-    """One text for each value; a whole float reads like the integer, so that 3 and 3.0 are the same category."""
+WHOLE = re.compile(r"(-?\d+)\.0+")
+
+
+def canonical(value: Any) -> str:
+    """One text for each category, whichever file, row or caller it comes from.
+
+    3, 3.0 and "3.0" are "3"; True and "True" are "true"; lists and objects are their JSON; what is missing is "".
+    """
     if is_missing(value):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False)
+    text = str(value).strip()
+    if whole := WHOLE.fullmatch(text):
+        return str(int(whole[1]))
+    return text.lower() if text.lower() in ("true", "false") else text

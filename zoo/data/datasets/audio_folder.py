@@ -17,7 +17,6 @@ from zoo.errors import DataError
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
 FIT_CLIPS = 500
 
 
@@ -113,9 +112,9 @@ class AudioFolder:
         )
 
     def _from_files(self, root: Path) -> tuple[list[str], list[str], dict[str, Tensor] | None]:
-        paths = find_files(root, SUFFIXES)
+        paths = find_files(root, AudioCodec.suffixes)
         if not paths:
-            raise DataError(f"{root} holds no sound file ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"{root} holds no sound file ({', '.join(AudioCodec.suffixes)})")
         rows = folder_splits(paths)
         if self.label_from is LabelFrom.NAME:
             found = [self.pattern.match(path.rsplit("/", 1)[-1]) for path in paths]

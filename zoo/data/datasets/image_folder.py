@@ -11,8 +11,6 @@ from zoo.errors import DataError
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-
 
 @DATASETS.register("image_folder")
 class ImageFolder:
@@ -55,7 +53,7 @@ class ImageFolder:
 
     def open(self) -> OpenData:
         root = Path(self.root).expanduser()
-        paths = find_files(root, SUFFIXES)
+        paths = find_files(root, ImageCodec.suffixes)
         rows = folder_splits(paths)
         if rows is None:
             rule = f"by hash of the path: test {self.test:g}, validation {self.validation:g}"
@@ -66,7 +64,7 @@ class ImageFolder:
         if loose := [path for path, label in zip(paths, labels, strict=True) if not label]:
             raise DataError(f"{root}: {len(loose)} images lie in no class's folder, e.g. {loose[0]}; expected {root}/CLASS/* or {root}/train/CLASS/*")
         if not paths:
-            raise DataError(f"{root} holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"{root} holds no image ({', '.join(ImageCodec.suffixes)})")
         splits = labelled_files(
             root=root, paths=paths, labels=labels, splits=rows or hash_split(paths, validation=self.validation, test=self.test), input="image"
         )

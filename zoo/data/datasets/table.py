@@ -35,7 +35,7 @@ class TargetKind(StrEnum):
 
 @DATASETS.register("table")
 class Table:
-    """CSV, TSV, JSON lines, Parquet, or a Hugging Face data set, with the columns that are wanted named by options.
+    """CSV, TSV, JSON (a list of objects), JSON lines, Parquet, or a Hugging Face data set, with the columns that are wanted named by options.
 
     Inputs, all that are named: `text`, `image`, `audio`, and `table` (numbers and categories). Columns of files without a header are named
     "0", "1", and so on. Splits, the first that applies: `validation_path` and `test_path`; `split_column`; the splits of a Hugging Face data
