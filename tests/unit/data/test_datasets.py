@@ -426,6 +426,14 @@ def test_mistakes_in_tables_are_told(tmp_path: Path) -> None:
         build("table", path=str(tmp_path / "latin.csv"), text="a", target="y").open()
 
 
+def test_data_sets_with_code_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="needs the extra tables: pip install 'zoo-ml[tables]'")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "set.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(DataError, match=r"holds code \(set\.py\).*never run"):
+        build("table", path=str(tmp_path / "set"), text="text", target="y").open()
+
+
 def test_rows_without_an_answer_or_text_are_bad_samples(tmp_path: Path) -> None:
     rows = [{"t": "" if row == 3 else f"text {row}", "y": "" if row == 5 else str(row % 2)} for row in range(12)]
     data = build("table", path=str(table_file(tmp_path, "csv", rows)), text="t", target="y", validation=0.0, test=0.0).open()
