@@ -15,6 +15,7 @@ from config files and overrides.
 
 import json
 import tempfile
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
@@ -23,9 +24,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from zoo.errors import ConfigError, RegistryError, ZooError, did_you_mean, near
+from zoo.errors import ConfigError, ManyConfigError, ZooError
 from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry
-from zoo.schema import Option, check_value, plain, settings_options
+from zoo.schema import MISSING, option_values, plain, settings_options, to_python, unknown_keys
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 
 S = TypeVar("S", LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings)
@@ -33,7 +34,6 @@ Tree = dict[str, Any]
 Origin = Callable[[str], str | None]
 """Dotted path -> the override or file that it came from."""
 
-MISSING = "???"
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer", "parallel", "logger", "callback")
 MODEL_PARTS: dict[str, Registry] = {"encoder": ENCODERS, "decoder": DECODERS, "head": HEADS}
 PER_LABEL = ("transform", "logger", "callback")
@@ -109,17 +109,6 @@ class RunConfig:
         return cls.from_dict(read_yaml(path), lambda _: str(path))
 
 
-class ManyConfigError(ConfigError):
-    """Several mistakes in one message. ``path`` and ``problem`` are of the first."""
-
-    def __init__(self, errors: list[ConfigError]) -> None:
-        self.errors = errors
-        first = errors[0]
-        super().__init__(first.path, first.problem, *first.ways_out, origin=first.origin)
-        if len(errors) > 1:
-            self.args = (f"{len(errors)} mistakes in the config\n" + "\n".join(f"{number}. {error}" for number, error in enumerate(errors, 1)),)
-
-
 def read_yaml(path: Path) -> Any:
     """One YAML document as plain data.
 
@@ -149,7 +138,7 @@ class _Checker:
             raise ManyConfigError(self.errors)
         tree = dict(tree)
         run_names = {field.name for field in fields(RunSettings)}
-        self.unknown(tree, {*run_names, *GROUPS}, "", "the config")
+        self.take(unknown_keys(tree, {*run_names, *GROUPS}, "", "the config has no key", elsewhere=paths_of_leaf))
         data, model = self.mapping(tree, "data"), self.mapping(tree, "model")
         loader_names = {field.name for field in fields(LoaderSettings)}
         dataset = {key: value for key, value in data.items() if key not in loader_names and key != "augment"}
@@ -173,7 +162,11 @@ class _Checker:
         return RunConfig(**values)
 
     def fail(self, path: str, problem: str, *ways_out: str) -> None:
-        self.errors.append(ConfigError(path, problem, *ways_out, origin=self.origin(path)))
+        self.take([ConfigError(path, problem, *ways_out)])
+
+    def take(self, errors: list[ConfigError]) -> None:
+        """Keep them, each with where its value came from."""
+        self.errors += [ConfigError(error.path, error.problem, *error.ways_out, origin=self.origin(error.path)) for error in errors]
 
     def plain_data(self, value: Any, path: str) -> None:
         """Only names and values: no key that Hydra would run, no object that YAML made, no interpolation left."""
@@ -217,56 +210,25 @@ class _Checker:
             )
         return {}
 
-    def unknown(self, node: Tree, known: set[str], path: str, what: str, *ways_out: str) -> None:
-        for key in node:
-            if key not in known:
-                where = f"{path}.{key}" if path else key
-                elsewhere = [other for other in paths_of_leaf(key) if other != where]
-                ways = [did_you_mean(key, known)] if near(key, known) or not elsewhere else []
-                ways += [f"did you mean {' or '.join(elsewhere[:3])}?"] if elsewhere else []
-                self.fail(where, f"{what} has no key {key!r}", *ways, *ways_out)
-
     def settings(self, node: Tree, kind: type[S], path: str, also: Iterable[str] = ()) -> S | None:
         options = settings_options(kind)
-        self.unknown(node, {option.name for option in options} | set(also), path, path or "the config") if path else None
-        values = self.values(node, options, path)
+        if path:
+            self.take(unknown_keys(node, {option.name for option in options} | set(also), path, f"{path} has no key", elsewhere=paths_of_leaf))
+        values, errors = option_values(node, options, path)
+        self.take(errors)
         if values is None:
             return None
         settings = _typed(kind, values)
         try:
             settings.check()
         except ConfigError as error:
-            self.fail(error.path, error.problem, *error.ways_out)
+            self.take([error])
         return settings
 
     def node(self, node: Any, registry: Registry, path: str, also: set[str] = frozenset()) -> Tree | None:  # type: ignore[assignment]
-        if not isinstance(node, Mapping) or not isinstance(node.get("name"), str) or node["name"] == MISSING:
-            self._no_name(node, registry, path)
-            return None
-        try:
-            schema = registry.schema(node["name"])
-        except RegistryError as error:
-            self.fail(f"{path}.name", str(error), f"choose it as a group, with a slash: {registry.group}=NAME")
-            return None
-        known = {option.name for option in schema.options}
-        given = {key: value for key, value in node.items() if key != "name"}
-        self.unknown(given, known | also, path, f"{registry.kind} {schema.name!r}", f"`zoo show {schema.name}` explains every option")
-        values = self.values(given, schema.options, path)
-        return None if values is None else {"name": schema.name, **values}
-
-    def _no_name(self, node: Any, registry: Registry, path: str) -> None:
-        choices = f"known: {', '.join(registry.names())}"
-        if isinstance(node, str) and node != MISSING:
-            self.fail(
-                path,
-                f"{node!r} is a name where the node of {article(registry.kind)} is needed",
-                f"choose it as a group, with a slash: {registry.group}={node}",
-                choices,
-            )
-        elif isinstance(node, Mapping):
-            self.fail(f"{path}.name", f"{node.get('name')!r} names no {registry.kind}", f"choose one: {registry.group}=NAME; {choices}")
-        else:
-            self.fail(path, f"{node!r} is no {registry.kind}", f"choose one: {registry.group}=NAME; {choices}")
+        checked, errors = registry.node_errors(node, path, also=also, elsewhere=paths_of_leaf)
+        self.take(errors)
+        return checked
 
     def nodes(self, node: Any, registry: Registry, path: str) -> dict[str, Tree]:
         """Several components by label."""
@@ -286,21 +248,6 @@ class _Checker:
                 found[label] = self.node(entry, registry, f"{path}.{label}") or {}
         return found
 
-    def values(self, node: Tree, options: tuple[Option, ...], path: str) -> Tree | None:
-        found, before = {}, len(self.errors)
-        for option in options:
-            where = f"{path}.{option.name}" if path else option.name
-            value = node.get(option.name, MISSING if option.required else option.default)
-            if isinstance(value, str) and value == MISSING:
-                self.fail(where, f"has to be given: {option.doc}", f"{where}=... ({option.type})")
-                continue
-            try:
-                found[option.name] = check_value(value, option.type, where)
-            except ConfigError as error:
-                default = "" if option.required else f"; its default is {json.dumps(option.default)}"
-                self.fail(error.path, error.problem, *(error.ways_out or [f"{where} takes {option.type}{default}"]))
-        return found if len(self.errors) == before else None
-
 
 def paths_of_leaf(leaf: str) -> list[str]:
     """Where a key of this name stands among the settings: ``max_steps`` -> ``trainer.max_steps``."""
@@ -318,16 +265,8 @@ def _settings_tree(settings: Any) -> Tree:
 
 def _typed(kind: type[S], values: Tree) -> S:
     """Enum members where the dataclass has them."""
-    import typing
-
-    from zoo.schema import to_python
-
     hints = typing.get_type_hints(kind)
     return kind(**{key: to_python(value, hints[key]) for key, value in values.items()})
-
-
-def article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def encoder_node(name: str, options: Tree) -> Tree:

@@ -23,6 +23,17 @@ class ConfigError(ZooError):
         super().__init__(compose_message(path, problem, ways_out, origin))
 
 
+class ManyConfigError(ConfigError):
+    """Several mistakes in one message. ``path`` and ``problem`` are of the first."""
+
+    def __init__(self, errors: list[ConfigError]) -> None:
+        self.errors = errors
+        first = errors[0]
+        super().__init__(first.path, first.problem, *first.ways_out, origin=first.origin)
+        if len(errors) > 1:
+            self.args = (f"{len(errors)} mistakes in the config\n" + "\n".join(f"{number}. {error}" for number, error in enumerate(errors, 1)),)
+
+
 class DataError(ZooError):
     """Data that cannot be read or used; names the file or the sample."""
 
@@ -33,6 +44,10 @@ class CheckpointError(ZooError):
 
 class RegistryError(ZooError):
     """An unknown, duplicate or malformed component."""
+
+
+def article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def compose_message(path: str, problem: str, ways_out: tuple[str, ...], origin: str | None) -> str:

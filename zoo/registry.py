@@ -11,15 +11,15 @@ imported: by ``--import`` on the command line, or through the entry point group 
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from zoo.errors import ConfigError, RegistryError, did_you_mean
+from zoo.errors import ConfigError, ManyConfigError, RegistryError, article, did_you_mean
 from zoo.index import read_index
-from zoo.schema import Schema, check_value, schema_of, to_python
+from zoo.schema import MISSING, Schema, option_values, schema_of, to_python, unknown_keys
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -91,27 +91,37 @@ class Registry:
         """A config node with every option present and of its type.
 
         Raises:
-            ConfigError: with the dotted path, the value, near names and the way out.
+            ConfigError: with the dotted path, the value, near names and the way out; of several mistakes, a ``ManyConfigError``.
         """
-        node, schema = self._node_schema(node, path)
-        known = {option.name for option in schema.options}
-        for key in node:
-            if key not in known:
-                raise ConfigError(
-                    f"{path}.{key}",
-                    f"{self.kind} {schema.name!r} has no option {key!r}",
-                    did_you_mean(str(key), known),
-                    f"`zoo show {schema.name}` explains them all",
-                )
-        checked: dict[str, Any] = {"name": schema.name}
-        for option in schema.options:
-            value = node.get(option.name, option.default)
-            if option.required and (option.name not in node or value == "???"):
-                raise ConfigError(
-                    f"{path}.{option.name}", f"{self.kind} {schema.name!r} needs this option: {option.doc}", f"{path}.{option.name}=... ({option.type})"
-                )
-            checked[option.name] = check_value(value, option.type, f"{path}.{option.name}")
+        checked, errors = self.node_errors(node, path)
+        if checked is None:
+            raise errors[0] if len(errors) == 1 else ManyConfigError(errors)
         return checked
+
+    def node_errors(
+        self, node: Any, path: str, *, also: Iterable[str] = (), elsewhere: Callable[[str], list[str]] = lambda _: []
+    ) -> tuple[dict[str, Any] | None, list[ConfigError]]:
+        """A checked node, or None and everything that is wrong with it and the nodes inside.
+
+        Args:
+            node: as given.
+            path: dotted, of the node.
+            also: keys beside the options that somebody else checks.
+            elsewhere: where else in the config a key of this name stands.
+        """
+        if not isinstance(node, Mapping) or not isinstance(node.get("name"), str) or node["name"] == MISSING:
+            return None, [self._no_name(node, path)]
+        try:
+            schema = self.schema(node["name"])
+        except RegistryError as error:
+            return None, [ConfigError(f"{path}.name", str(error), f"choose it as a group, with a slash: {self.group}=NAME")]
+        given = {key: value for key, value in node.items() if key != "name"}
+        known = {option.name for option in schema.options}
+        explained = f"`zoo show {schema.name}` explains every option"
+        errors = unknown_keys(given, known | set(also), path, f"{self.kind} {schema.name!r} has no option", explained, elsewhere=elsewhere)
+        values, wrong = option_values(given, schema.options, path)
+        errors += wrong
+        return (None if errors or values is None else {"name": schema.name, **values}), errors
 
     def build(self, node: Mapping[str, Any], path: str, **wired: Any) -> Any:
         """Construct a checked node. Parameters typed as specs come from ``wired``; nested components are built first.
@@ -130,18 +140,15 @@ class Registry:
         except ValueError as error:
             raise ConfigError(path, f"{self.kind} {schema.name!r} cannot be built: {error}", f"`zoo show {schema.name}` explains its options") from error
 
-    def _node_schema(self, node: Any, path: str) -> tuple[dict[str, Any], Schema]:
-        if isinstance(node, str):
-            raise ConfigError(path, f"{node!r} is a name where the node of a {self.kind} is needed", f"choose it as a group, with a slash: {self.group}={node}")
-        if not isinstance(node, Mapping):
-            raise ConfigError(path, f"{node!r} is no node of a {self.kind}", f"choose one: {self.group}=NAME, known: {', '.join(self.names())}")
-        name = node.get("name")
-        if not isinstance(name, str) or name == "???":
-            raise ConfigError(f"{path}.name", f"{name!r} names no {self.kind}", f"choose one: {self.group}=NAME, known: {', '.join(self.names())}")
-        try:
-            return {key: value for key, value in node.items() if key != "name"}, self.schema(name)
-        except RegistryError as error:
-            raise ConfigError(f"{path}.name", str(error)) from None
+    def _no_name(self, node: Any, path: str) -> ConfigError:
+        choices = f"known: {', '.join(self.names())}"
+        if isinstance(node, str) and node != MISSING:
+            problem = f"{node!r} is a name where the node of {article(self.kind)} is needed"
+            return ConfigError(path, problem, f"choose it as a group, with a slash: {self.group}={node}", choices)
+        choose = f"choose one: {self.group}=NAME; {choices}"
+        if isinstance(node, Mapping):
+            return ConfigError(f"{path}.name", f"{node.get('name')!r} names no {self.kind}", choose)
+        return ConfigError(path, f"{node!r} is no {self.kind}", choose)
 
     def _unknown(self, name: str) -> str:
         lines = [f"no {self.kind} is named {name!r}; {did_you_mean(name, self.names())}", f"  all: {', '.join(self.names())}"]

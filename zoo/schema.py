@@ -6,15 +6,20 @@ every option can be checked, printed and overridden without running the componen
 
 import ast
 import inspect
+import json
 import re
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Literal, Union
 
-from zoo.errors import ConfigError, RegistryError, did_you_mean
+from zoo.errors import ConfigError, ManyConfigError, RegistryError, article, did_you_mean, near
+
+MISSING = "???"
+"""What a config file writes for a value that has to be given."""
 
 SCALARS = {"int": int, "float": float, "bool": bool, "str": str}
 COMPONENT_TYPES = {"Encoder": "encoder", "Decoder": "decoder", "Head": "head", "Tokenizer": "tokenizer", "Transform": "transform"}
@@ -62,7 +67,7 @@ class OptionType:
             case "dict":
                 return f"mapping of names to {self.args[0]}"
             case "component":
-                return f"a {self.name}"
+                return article(self.name)
         return self.form
 
 
@@ -112,6 +117,50 @@ class Schema:
 # --- checking values --------------------------------------------------------------------------------------------------------------
 
 
+def option_values(node: Mapping[str, Any], options: tuple[Option, ...], path: str) -> tuple[dict[str, Any] | None, list[ConfigError]]:
+    """Every option with its checked value, defaults filled in; or None and everything that is wrong."""
+    found: dict[str, Any] = {}
+    errors: list[ConfigError] = []
+    for option in options:
+        where = f"{path}.{option.name}" if path else option.name
+        value = node.get(option.name, MISSING if option.required else option.default)
+        if isinstance(value, str) and value == MISSING:
+            errors.append(ConfigError(where, f"has to be given: {option.doc}", f"{where}=... ({option.type})"))
+            continue
+        try:
+            found[option.name] = check_value(value, option.type, where)
+        except ManyConfigError as many:
+            errors += many.errors
+        except ConfigError as error:
+            default = "" if option.required else f"; its default is {json.dumps(option.default)}"
+            errors.append(ConfigError(error.path, error.problem, *(error.ways_out or [f"{where} takes {option.type}{default}"])))
+    return (None if errors else found), errors
+
+
+def unknown_keys(
+    node: Mapping[str, Any], known: set[str], path: str, refused: str, *ways_out: str, elsewhere: Callable[[str], list[str]] = lambda _: []
+) -> list[ConfigError]:
+    """An error for each key that is none of ``known``.
+
+    Args:
+        node: what was given.
+        known: keys that it may have.
+        path: of the node.
+        refused: what goes before the key: "encoder 'vit' has no option".
+        ways_out: after the near names.
+        elsewhere: where else a key of this name stands.
+    """
+    errors = []
+    for key in map(str, node):
+        if key not in known:
+            where = f"{path}.{key}" if path else key
+            places = [place for place in elsewhere(key) if place != where]
+            ways = [did_you_mean(key, known)] if near(key, known) or not places else []
+            ways += [f"did you mean {' or '.join(places[:3])}?"] if places else []
+            errors.append(ConfigError(where, f"{refused} {key!r}", *ways, *ways_out))
+    return errors
+
+
 def check_value(value: Any, kind: OptionType, path: str) -> Any:
     """``value`` as plain data of type ``kind`` (enums by value, tuples as lists, ints given for floats as floats).
 
@@ -151,7 +200,7 @@ def check_value(value: Any, kind: OptionType, path: str) -> Any:
             return _check_union(value, kind, path)
     if kind.form == "component" and isinstance(value, str):
         group = path.replace(".", "/")
-        raise ConfigError(path, f"{value!r} is a name where the node of a {kind.name} is needed", f"choose it as a group, with a slash: {group}={value}")
+        raise ConfigError(path, f"{value!r} is a name where the node of {article(kind.name)} is needed", f"choose it as a group, with a slash: {group}={value}")
     raise ConfigError(path, f"{value!r} is {_type_name(value)}, expected {kind}")
 
 
@@ -242,9 +291,9 @@ def settings_options(settings: type) -> tuple[Option, ...]:
     options = []
     for field in fields(settings):
         default: Any = REQUIRED
-        if field.default is not MISSING:
+        if field.default is not NO_DEFAULT:
             default = plain(field.default)
-        elif field.default_factory is not MISSING:
+        elif field.default_factory is not NO_DEFAULT:
             default = plain(field.default_factory())
         options.append(Option(field.name, option_type(hints[field.name], f"{settings.__name__}.{field.name}"), default, docs.get(field.name, "")))
     return tuple(options)

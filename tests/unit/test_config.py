@@ -64,6 +64,17 @@ def test_all_mistakes_are_told_at_once(tree: dict[str, Any]) -> None:
     assert "3 mistakes" in str(told.value)
 
 
+def test_nested_nodes_are_told_alike(tree: dict[str, Any]) -> None:
+    """A tokenizer inside a dataset: all of its mistakes, each with its own path and ways out."""
+    tree["data"] = {"name": "table", "root": "x", "tokenizer": {"name": "bpe", "vocab_sizes": 3, "vocab_size": "many"}}
+    with pytest.raises(ManyConfigError) as told:
+        RunConfig.from_dict(tree, lambda path: f"from {path}")
+    errors = {error.path: error for error in told.value.errors}
+    assert {"data.tokenizer.vocab_sizes", "data.tokenizer.vocab_size"} <= set(errors)
+    assert "did you mean 'vocab_size'?" in errors["data.tokenizer.vocab_sizes"].ways_out
+    assert all(error.ways_out and error.origin == f"from {path}" for path, error in errors.items())
+
+
 def test_labels_hold_nodes(tree: dict[str, Any]) -> None:
     tree["callback"] = {"mine": {"name": "early_stopping", "patience": 2}, "off": None}
     assert RunConfig.from_dict(tree).callbacks == {"mine": {"name": "early_stopping", "patience": 2, "min_delta": 0.0}}
