@@ -77,7 +77,8 @@ class TargetCodec(Protocol):
 class Transform(Protocol):
     """A random change of a whole batch of one input, in training only. Registered as kind ``transform``.
 
-    Randomness comes from ``random`` alone, so that a sample is changed in the same way in any batch, worker and rank.
+    Randomness comes from ``random`` alone, so that a sample is changed in the same way in any batch, worker and rank. A transform whose
+    options have to fit the data has a method ``check(spec)`` too, which raises ``ValueError``; it is asked before the first batch.
     """
 
     input_kind: ClassVar[str]

@@ -71,6 +71,8 @@ class Loader:
         self._bad: dict[str, str] = {}
         self._speaks = rank == 0 or not isinstance(self._store, MemoryStore)  # what all ranks know, one of them says
         self._check_bad(self._store.bad.values() if isinstance(self._store, MemoryStore) else ())
+        if training:
+            check_augment(augment, data)
         order = settings.order if training else Order.SEQUENTIAL
         self._maker = BatchMaker(self._store, data, dict(augment) if training else {}, seed, order, batch_size, (rank, world, micro_batches))
         self._workers: DataLoader[list[Batch]] | None = None
@@ -200,6 +202,21 @@ class BatchMaker(TorchDataset[list[Batch]]):
                 if codec.spec.kind == transform.input_kind:
                     inputs[name] = transform(inputs[name], random)
         return replace(part, inputs={name: codec.finish(inputs[name]) for name, codec in self._codecs.items()})
+
+
+def check_augment(augment: Mapping[str, Transform], data: OpenData) -> None:
+    """Whether the options of random transforms fit the inputs that they change.
+
+    Raises:
+        ConfigError: by the transform's label.
+    """
+    for label, transform in augment.items():
+        for codec in data.inputs.values():
+            if codec.spec.kind == transform.input_kind and (check := getattr(transform, "check", None)) is not None:
+                try:
+                    check(codec.spec)
+                except ValueError as error:
+                    raise ConfigError(f"data.augment.{label}", str(error)) from error
 
 
 def _one_thread(worker: int) -> None:  # noqa: ARG001 - the signature is torch's

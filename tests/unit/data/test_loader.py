@@ -16,6 +16,7 @@ from zoo.data.codecs.text import TextCodec
 from zoo.data.loader import Loader
 from zoo.data.order import epoch_order, permutation
 from zoo.data.tokenizers.byte import ByteTokenizer
+from zoo.data.transforms.colour import TokenDropout
 from zoo.data.transforms.crop import RandomCrop, RandomErasing, RandomFlip
 from zoo.errors import CheckpointError, ConfigError, DataError
 from zoo.settings import Cache, LoaderSettings, Order
@@ -235,6 +236,12 @@ def test_the_same_bad_sample_counts_once_over_epochs() -> None:
     for _ in range(3):
         list(one)
     assert len(one.bad) == 1
+
+
+def test_a_transform_that_does_not_fit_the_data_is_told_before_the_first_batch() -> None:
+    loader(augment={"drop": TokenDropout(replacement=258)})
+    with pytest.raises(ConfigError, match=r"data\.augment\.drop: replacement=259 is no token of 'text', which has 259: 0 to 258"):
+        loader(augment={"drop": TokenDropout(replacement=259)})
 
 
 def test_nothing_readable_at_all() -> None:

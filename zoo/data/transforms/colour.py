@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from zoo.data.transforms.crop import check_probability, image_of
 from zoo.random import SampleRandom
 from zoo.registry import TRANSFORMS
+from zoo.specs import TextInput
 from zoo.structs import Values
 
 LUMA = (0.2989, 0.587, 0.114)  # as in torchvision's rgb_to_grayscale
@@ -111,6 +112,10 @@ class TokenDropout:
         if replacement < 0:
             raise ValueError(f"replacement={replacement} is no identifier; 0 or more")
         self.probability, self.replacement = check_probability(probability), replacement
+
+    def check(self, text: TextInput) -> None:
+        if self.replacement >= text.vocab_size:
+            raise ValueError(f"replacement={self.replacement} is no token of {text.name!r}, which has {text.vocab_size}: 0 to {text.vocab_size - 1}")
 
     def __call__(self, values: Values, random: SampleRandom) -> Values:
         tokens = image_of(values)  # B N
