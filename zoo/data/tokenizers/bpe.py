@@ -1,7 +1,5 @@
 """Byte-level byte-pair encoding (Radford et al., 2019, GPT-2; Sennrich et al., 2016, https://arxiv.org/abs/1508.07909)."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from zoo.data.tokenizers import subword
@@ -14,7 +12,7 @@ PAD, BEGIN, END = "<pad>", "<bos>", "<eos>"
 
 
 @TOKENIZERS.register("bpe")
-class BpeTokenizer:
+class BpeTokenizer(subword.SubwordTokenizer):
     """Byte pairs merged by frequency; any text can be held, and decoding gives it back. `<bos>` text `<eos>`, 0 pads.
 
     Args:
@@ -29,16 +27,10 @@ class BpeTokenizer:
     def __init__(self, *, vocab_size: int = 8000, lowercase: bool = False, min_frequency: int = 2, path: str | None = None) -> None:
         if vocab_size < 259:
             raise ValueError(f"vocab_size={vocab_size}: the 256 bytes and 3 special tokens need 259")
-        self.vocab_size, self.lowercase, self.min_frequency, self.path = vocab_size, lowercase, min_frequency, path
-        self.pad_id = 0
-        self._library: Library | None = None
+        super().__init__(vocab_size=vocab_size, path=path)
+        self.lowercase, self.min_frequency = lowercase, min_frequency
 
-    def train(self, texts: Sequence[str]) -> None:
-        if self._library is not None:
-            return
-        if self.path is not None:
-            self._use(subword.read(Path(self.path).expanduser()))
-            return
+    def _trained(self, texts: list[str]) -> "Library":
         from tokenizers import Tokenizer as Library
         from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -53,31 +45,6 @@ class BpeTokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        library.train_from_iterator(subword.texts_of(texts), trainer)
+        library.train_from_iterator(texts, trainer)
         library.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A {END}", special_tokens=[(BEGIN, 1), (END, 2)])
-        self._use(library)
-
-    def encode(self, text: str, max_length: int | None = None) -> list[int]:
-        return subword.encode(self.library, text, max_length) or [self.pad_id]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.library.decode(list(ids), skip_special_tokens=True)
-
-    def save(self, folder: Path) -> None:
-        subword.save(self.library, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> "BpeTokenizer":
-        tokenizer = cls()
-        tokenizer._use(subword.read(folder))
-        return tokenizer
-
-    @property
-    def library(self) -> "Library":
-        """The `tokenizers` object behind it; trained or loaded by then."""
-        assert self._library is not None, "train() or load() comes first"
-        return self._library
-
-    def _use(self, library: "Library") -> None:
-        self._library, self.vocab_size = library, library.get_vocab_size()
-        self.pad_id = subword.padding_id(library, self.path or "tokenizer.json")
+        return library

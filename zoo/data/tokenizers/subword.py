@@ -1,9 +1,10 @@
-"""What tokenizers of the `tokenizers` library share: loading, encoding with special tokens, saving."""
+"""What tokenizers of the `tokenizers` library share: loading, encoding with special tokens, decoding, saving."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from zoo.errors import CheckpointError
 
@@ -65,3 +66,49 @@ def save(library: "Library", folder: Path) -> None:
 
 def texts_of(texts: Sequence[str]) -> list[str]:
     return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+
+
+class SubwordTokenizer(ABC):
+    """All but the training.
+
+    Args:
+        vocab_size: at most, before training.
+        path: of a `tokenizer.json` to take instead of training.
+    """
+
+    def __init__(self, *, vocab_size: int = 8000, path: str | None = None) -> None:
+        self.vocab_size, self.path, self.pad_id = vocab_size, path, 0
+        self._library: Library | None = None
+
+    def train(self, texts: Sequence[str]) -> None:
+        if self._library is None:
+            self._use(read(Path(self.path).expanduser()) if self.path is not None else self._trained(texts_of(texts)))
+
+    @abstractmethod
+    def _trained(self, texts: list[str]) -> "Library":
+        """A library's tokenizer with a vocabulary of these texts."""
+
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        return encode(self.library, text, max_length) or [self.pad_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.library.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        save(self.library, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        tokenizer = cls()
+        tokenizer._use(read(folder))
+        return tokenizer
+
+    @property
+    def library(self) -> "Library":
+        """The `tokenizers` object behind it; trained or loaded by then."""
+        assert self._library is not None, "train() or load() comes first"
+        return self._library
+
+    def _use(self, library: "Library") -> None:
+        self._library, self.vocab_size = library, library.get_vocab_size()
+        self.pad_id = padding_id(library, self.path or "tokenizer.json")

@@ -1,7 +1,5 @@
 """WordPiece (Schuster and Nakajima, 2012; as in BERT, Devlin et al., 2019, https://arxiv.org/abs/1810.04805)."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from zoo.data.tokenizers import subword
@@ -14,7 +12,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @TOKENIZERS.register("wordpiece")
-class WordPieceTokenizer:
+class WordPieceTokenizer(subword.SubwordTokenizer):
     """Words cut into known pieces, as BERT does it: `[CLS]` text `[SEP]`, 0 pads, 1 stands for what cannot be cut.
 
     Args:
@@ -29,20 +27,13 @@ class WordPieceTokenizer:
     def __init__(self, *, vocab_size: int = 8000, lowercase: bool = True, min_frequency: int = 2, path: str | None = None) -> None:
         if vocab_size < 100:
             raise ValueError(f"vocab_size={vocab_size}: the alphabet alone needs more; 100 or more")
-        self.vocab_size, self.lowercase, self.min_frequency, self.path = vocab_size, lowercase, min_frequency, path
-        self.pad_id = 0
-        self._library: Library | None = None
+        super().__init__(vocab_size=vocab_size, path=path)
+        self.lowercase, self.min_frequency = lowercase, min_frequency
 
-    def train(self, texts: Sequence[str]) -> None:
-        if self._library is not None:
-            return
-        if self.path is not None:
-            self._use(subword.read(Path(self.path).expanduser()))
-            return
+    def _trained(self, texts: list[str]) -> "Library":
         from tokenizers import Tokenizer as Library
         from tokenizers import models, trainers
 
-        texts = subword.texts_of(texts)
         draft = self._pipeline({})
         # The library numbers continuing letters ("##a") in the order of a hash map, which changes from run to run, and breaks ties between
         # merges by those numbers. Named as special tokens they get fixed numbers first; the vocabulary is then rebuilt without the mark.
@@ -61,7 +52,7 @@ class WordPieceTokenizer:
         assert isinstance(draft.model, models.WordPiece)
         assert isinstance(draft, Library)
         vocabulary = sorted(draft.get_vocab().items(), key=lambda entry: entry[1])
-        self._use(self._pipeline({token: number for number, (token, _) in enumerate(vocabulary)}))
+        return self._pipeline({token: number for number, (token, _) in enumerate(vocabulary)})
 
     def _pipeline(self, vocabulary: dict[str, int]) -> "Library":
         from tokenizers import Tokenizer as Library
@@ -75,28 +66,3 @@ class WordPieceTokenizer:
             library.add_special_tokens(list(SPECIAL))
             library.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
         return library
-
-    def encode(self, text: str, max_length: int | None = None) -> list[int]:
-        return subword.encode(self.library, text, max_length) or [self.pad_id]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.library.decode(list(ids), skip_special_tokens=True)
-
-    def save(self, folder: Path) -> None:
-        subword.save(self.library, folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> "WordPieceTokenizer":
-        tokenizer = cls()
-        tokenizer._use(subword.read(folder))
-        return tokenizer
-
-    @property
-    def library(self) -> "Library":
-        """The `tokenizers` object behind it; trained or loaded by then."""
-        assert self._library is not None, "train() or load() comes first"
-        return self._library
-
-    def _use(self, library: "Library") -> None:
-        self._library, self.vocab_size = library, library.get_vocab_size()
-        self.pad_id = subword.padding_id(library, self.path or "tokenizer.json")
