@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
             return sweep(composer, options.overrides, as_json=options.json)
         with only_json(options.json):
             result = composer.run_job(options.overrides, lambda config: start(config, options.overrides))
-        if options.json:
+        if options.json and os.environ.get("RANK", "0") == "0":  # under torchrun every rank has the result
             say_json(result)
     return DONE
 
@@ -119,6 +119,10 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
     from zoo.checks import check
 
     check(config)
+    if under_torchrun():
+        from zoo.parallel.launch import refuse_ranks_within_ranks
+
+        refuse_ranks_within_ranks(config.parallel.processes)
     run_dir = prepare(config, overrides, run_dir)
     if config.parallel.processes > 1:
         from zoo.parallel.launch import launch
@@ -129,12 +133,18 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
     return run_job(config, run_dir)
 
 
+def under_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
     """The run's one directory, with its config and overrides; under torchrun rank 0 makes it for all."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from zoo.parallel.launch import shared_run_dir
+    if under_torchrun():
+        from zoo.parallel.device import choose_device
+        from zoo.parallel.launch import local_place, shared_run_dir
 
-        return shared_run_dir(lambda: _prepare(config, overrides, run_dir))
+        device = choose_device(config.trainer.device, local_place()[1])
+        return shared_run_dir(lambda: _prepare(config, overrides, run_dir), device, config.parallel.timeout)
     return _prepare(config, overrides, run_dir)
 
 

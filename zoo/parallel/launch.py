@@ -1,7 +1,7 @@
 """Processes that train together: started by torch's elastic launcher, or found already started by torchrun.
 
-``zoo train parallel.processes=2`` starts two ranks with ``zoo.parallel.worker``; ``torchrun --nproc-per-node=2 -m zoo.cli.main train ...``
-works as well: rank 0 makes the run's directory and tells the others.
+``zoo train parallel.processes=2`` starts two ranks with ``zoo.parallel.worker``; ``torchrun --nproc-per-node=2 -m zoo train ...`` works as
+well: rank 0 makes the run's directory and tells the others.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 
 GRACE = 10
 """Seconds that ranks have to save and leave after a signal, or to say their last words after another rank's failure."""
@@ -35,7 +35,7 @@ def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
         device: decides how they speak: gloo between CPUs, else the accelerator's own.
         timeout: seconds after which a collective that does not answer raises.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched() == 1:
         yield
         return
     if not distributed.is_initialized():
@@ -55,10 +55,38 @@ def join(device: torch.device, timeout: int) -> None:
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout), device_id=device if device.type == "cuda" else None)
 
 
-def shared_run_dir(make: Callable[[], Path]) -> Path:
-    """Under torchrun: rank 0 makes the run's directory, every rank gets it; what rank 0 raises, every rank raises."""
+def launched() -> int:
+    """How many processes torchrun, or whoever started this one, has started to train together; 1 where nobody did."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def refuse_ranks_within_ranks(processes: int) -> None:
+    """Under torchrun the number of processes is torchrun's.
+
+    Raises:
+        ConfigError: where the config asks for processes besides.
+    """
+    if launched() > 1 and processes > 1:
+        raise ConfigError(
+            "parallel.processes",
+            f"{processes} processes are asked for in each of the {launched()} that torchrun has started",
+            "parallel.processes=1, and torchrun decides: torchrun --nproc-per-node=N -m zoo train ...",
+            f"no torchrun: zoo train parallel.processes={processes}",
+        )
+
+
+def shared_run_dir(make: Callable[[], Path], device: torch.device, timeout: int) -> Path:
+    """Under torchrun: rank 0 makes the run's directory, every rank gets it; what rank 0 refuses, every rank refuses.
+
+    The ranks join here, the way they will train, and stay joined for the run.
+
+    Args:
+        make: makes the directory; called by rank 0.
+        device: of this process.
+        timeout: as for ``joined_group``.
+    """
     if not distributed.is_initialized():
-        distributed.init_process_group("gloo")
+        join(device, timeout)
     answer: list[Any] = [None, None]
     if distributed.get_rank() == 0:
         try:
@@ -67,6 +95,7 @@ def shared_run_dir(make: Callable[[], Path]) -> Path:
             answer[1] = str(error)
     distributed.broadcast_object_list(answer, src=0)
     if answer[1] is not None:
+        distributed.destroy_process_group()
         raise ZooError(answer[1])
     return Path(answer[0])
 
