@@ -9,10 +9,15 @@ from typing import Any
 import yaml
 
 from zoo.config import RunConfig
+from zoo.data.agreement import differences
 from zoo.data.base import OpenData, Split
+from zoo.data.processor import Processor
 from zoo.errors import ConfigError, DataError, did_you_mean
 from zoo.hub.bundle import LoadedBundle, load_bundle
 from zoo.training.evaluator import Evaluation
+
+NUMBERED = ("history",)
+"""Kinds of input whose datasets give identifiers of their catalogue, not raw values."""
 
 OVERRIDABLE = ("data.", "trainer.precision", "trainer.device")
 
@@ -88,17 +93,25 @@ def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequenc
 def with_codecs_of(loaded: LoadedBundle, opened: OpenData) -> OpenData:
     """The data's samples, prepared by the bundle's codecs.
 
+    Samples that a dataset has encoded beforehand are taken as they are where every codec is the same; else they are read one by one, raw.
+
     Raises:
-        DataError: where the data lacks an input or target of the model.
+        DataError: where the data lacks an input or target of the model, or numbers its items in another way and has them as numbers only.
     """
     processor = loaded.processor
     for group, ours, theirs in (("input", processor.inputs, opened.inputs), ("target", processor.targets, opened.targets)):
         if absent := sorted(set(ours) - set(theirs)):
             raise DataError(f"the data has no {group} {absent[0]!r}, which the model was trained with; it has {', '.join(theirs) or 'none'}")
-    same = processor.spec == opened.spec
-    return OpenData(
-        processor.inputs, processor.targets, dict(opened.splits) if same else {name: RowByRow(split) for name, split in opened.splits.items()}, opened.notes
-    )
+    used = Processor({name: opened.inputs[name] for name in processor.inputs}, {name: opened.targets[name] for name in processor.targets})
+    found = differences(processor, used)
+    numbered = {f"input {name}" for name, codec in processor.inputs.items() if codec.kind in NUMBERED}
+    if others := [difference for difference in found if difference.codec in numbered and difference.vocabulary]:
+        raise DataError(
+            f"the data numbers its items in another way than the model's: {'; '.join(map(str, others))}\n"
+            "  way out: evaluate on the data that the model was trained on, data.root and data.min_rating included"
+        )
+    splits = {name: RowByRow(split) for name, split in opened.splits.items()} if found else opened.splits
+    return OpenData(processor.inputs, processor.targets, dict(splits), opened.notes)
 
 
 def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
