@@ -3,15 +3,16 @@
 Nodes are checked ones (``RunConfig``); what a constructor refuses becomes a ``ConfigError`` with the node's path.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ConfigError, ZooError, article
 from zoo.fetching import fetching
 from zoo.model import Model
-from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry
+from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry, Wire
 from zoo.schema import Wired
 from zoo.settings import ModelSettings
 from zoo.specs import INPUT_KINDS, TARGET_KINDS, ClassTarget, DataSpec, FeatureSpec, Horizon, ImageInput, InputSpec, Spec, TargetSpec, TokenInput
@@ -64,15 +65,38 @@ def build_model(config: ModelNodes, spec: DataSpec, *, fetch: bool = True) -> Mo
         ConfigError: where parts do not fit the data or each other; the message lists what does.
     """
     with fetching(fetch):
-        chosen = choose(ENCODERS, config.encoder["name"], spec.inputs, config.model.input, "model.input")
-        encoder: Any = _build(ENCODERS, config.encoder, "model.encoder", chosen)
+        encoder, inputs = build_encoder(config.encoder, spec, config.model.input)
         decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec)
         target = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
         head: Any = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
-    return Model(encoder=encoder, decoder=decoder, head=head, input=chosen.name)
+    return Model(encoder=encoder, decoder=decoder, head=head, input=inputs)
 
 
-def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted: str | None, path: str) -> Any:
+def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = None) -> tuple[Any, tuple[str, ...]]:
+    """An encoder and the names of the inputs that it takes: its own, or those of the encoders that it is made of.
+
+    A nested encoder takes the input that its label names, or else the only one that fits it.
+    """
+    inputs: list[str] = []
+
+    def wire(components: Registry, nested: Mapping[str, Any], path: str) -> dict[str, Any]:
+        wired = components.schema(nested["name"]).wired
+        if components is not ENCODERS or not accepted(ENCODERS, nested["name"]):
+            return {parameter.name: _spec_for(parameter, (), path) for parameter in wired}
+        label = path.rpartition(".")[2]
+        chosen = choose(ENCODERS, nested["name"], spec.inputs, label if label in {entry.name for entry in spec.inputs} else None, path, nested=True)
+        inputs.append(chosen.name)
+        return {parameter.name: _spec_for(parameter, (chosen,), path) for parameter in wired}
+
+    if not accepted(ENCODERS, node["name"]) and any(option.type.holds("encoder") for option in ENCODERS.schema(node["name"]).options):
+        if wanted is not None:
+            raise ConfigError("model.input", f"encoder {node['name']!r} is made of encoders with inputs of their own, so that {wanted!r} chooses none")
+        return _build(ENCODERS, node, "model.encoder", wire=wire), tuple(dict.fromkeys(inputs))
+    chosen = choose(ENCODERS, node["name"], spec.inputs, wanted, "model.input")
+    return _build(ENCODERS, node, "model.encoder", chosen, wire=wire), tuple(dict.fromkeys([chosen.name, *inputs]))
+
+
+def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted: str | None, path: str, *, nested: bool = False) -> Any:
     """The input that an encoder takes, or the target that a head does: the named one, or the only one that fits."""
     takes = accepted(components, name)
     if wanted is not None and wanted not in {candidate.name for candidate in candidates}:
@@ -83,14 +107,14 @@ def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted:
     has = ", ".join(f"{candidate.name} ({candidate.kind})" for candidate in candidates) or "nothing"
     needs = " or ".join(spec.__name__ for spec in takes)
     if fitting:
-        raise ConfigError(
-            path, f"{components.kind} {name!r} could take any of {', '.join(entry.name for entry in fitting)}", *(f"{path}={entry.name}" for entry in fitting)
-        )
+        parent = path.rpartition(".")[0]
+        ways = [f"name it after its input: {parent}.{entry.name}" if nested else f"{path}={entry.name}" for entry in fitting]
+        raise ConfigError(path, f"{components.kind} {name!r} could take any of {', '.join(entry.name for entry in fitting)}", *ways)
     others = fitting_names(components, [candidate for candidate in candidates if wanted in (None, candidate.name)])
     raise ConfigError(
-        components.group.replace("/", "."),
+        path if nested else components.group.replace("/", "."),
         f"{components.kind} {name!r} takes {needs}, but the data gives {has}",
-        f"choose a {components.kind} that fits: {components.group}=" + "|".join(others)
+        f"choose {article(components.kind)} that fits: {components.group}=" + "|".join(others)
         if others
         else f"no {components.kind} takes that; add one (CONTRIBUTING.md)",
         "choose other data: data=NAME (`zoo list dataset`)",
@@ -108,9 +132,9 @@ def fitting_names(components: Registry, candidates: list[Any]) -> list[str]:
     return [name for name in components.names() if any(isinstance(candidate, accepted(components, name)) for candidate in candidates)]
 
 
-def _build(components: Registry, node: dict[str, Any], path: str, *specs: Spec) -> Any:
+def _build(components: Registry, node: dict[str, Any], path: str, *specs: Spec, wire: Wire | None = None) -> Any:
     wired = {parameter.name: _spec_for(parameter, specs, path) for parameter in components.schema(node["name"]).wired}
-    built = components.build(node, path, **wired)
+    built = components.build(node, path, wire, **wired)
     if components is not HEADS and not isinstance(getattr(built, "output_spec", None), FeatureSpec):
         raise ConfigError(
             path, f"{components.kind} {node['name']!r} declares no output_spec", "set self.output_spec = FeatureSpec(...) in its constructor (CONTRIBUTING.md)"

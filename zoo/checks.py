@@ -241,11 +241,10 @@ def check_schedule(config: RunConfig) -> None:
 
 def run_forward(config: RunConfig, model: "Model", batch: "Batch") -> "Prediction":
     """A fake batch through the parts, each against what it declares."""
-    values = batch.inputs[model.input]
     encoder: Any = model.encoder
     decoder: Any = model.decoder
     head: Any = model.head
-    features: Features = _stage("model.encoder", config.encoder, lambda: encoder(values.values, values.mask))
+    features: Features = _stage("model.encoder", config.encoder, lambda: model.encode(batch.inputs))
     check_features("model.encoder", config.encoder, encoder.output_spec, features)
     features = _stage("model.decoder", config.decoder, lambda: decoder(features))
     check_features("model.decoder", config.decoder, decoder.output_spec, features)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ZooError
 from zoo.layers.dropout import name_randomness
 from zoo.specs import FeatureSpec, TargetSpec
 from zoo.structs import Batch, Features, LossTerm, Prediction, Targets, Values
@@ -71,23 +72,47 @@ class Head(Protocol):
 
 
 class Model(nn.Module):
-    """``encoder -> decoder -> head`` over one named input of a batch."""
+    """``encoder -> decoder -> head``. The encoder is given one named input's values and mask, or several inputs by name.
+
+    Args:
+        encoder: from inputs to features.
+        decoder: from features to features.
+        head: of the task.
+        input: the name of the encoder's input, or of all of them.
+    """
 
     encoder: nn.Module
     decoder: nn.Module
     head: nn.Module
 
-    def __init__(self, *, encoder: nn.Module, decoder: nn.Module, head: nn.Module, input: str) -> None:
+    def __init__(self, *, encoder: nn.Module, decoder: nn.Module, head: nn.Module, input: str | tuple[str, ...]) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.head, self.input = encoder, decoder, head, input
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.inputs = (input,) if isinstance(input, str) else input
         name_randomness(self)
 
     def forward(self, inputs: Mapping[str, Values]) -> Prediction:
-        values = inputs[self.input]
-        features: Features = self.encoder(values.values, values.mask)
-        features = self.decoder(features)
+        features: Features = self.decoder(self.encode(inputs))
         prediction: Prediction = self.head(features)
         return prediction
+
+    def encode(self, inputs: Mapping[str, Values]) -> Features:
+        """What the encoder makes of a batch's inputs."""
+        if len(self.inputs) > 1:
+            return self.encoder({name: inputs[name] for name in self.inputs})  # type: ignore[no-any-return]
+        values = inputs[self.inputs[0]]
+        return self.encoder(values.values, values.mask)  # type: ignore[no-any-return]
+
+    @property
+    def input(self) -> str:
+        """The name of its only input.
+
+        Raises:
+            ZooError: where it has several.
+        """
+        if len(self.inputs) > 1:
+            raise ZooError(f"the model takes several inputs, {', '.join(self.inputs)}, and one was asked for")
+        return self.inputs[0]
 
     def losses(self, batch: Batch) -> dict[str, LossTerm]:
         return self.head.loss(self(batch.inputs), batch.targets, batch.valid)  # type: ignore[operator, no-any-return]

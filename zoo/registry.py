@@ -123,8 +123,14 @@ class Registry:
         errors += wrong
         return (None if errors or values is None else {"name": schema.name, **values}), errors
 
-    def build(self, node: Mapping[str, Any], path: str, **wired: Any) -> Any:
-        """Construct a checked node. Parameters typed as specs come from ``wired``; nested components are built first.
+    def build(self, node: Mapping[str, Any], path: str, wire: "Wire | None" = None, /, **wired: Any) -> Any:
+        """Construct a checked node, and before it the components in its options.
+
+        Args:
+            node: checked.
+            path: dotted, of the node.
+            wire: gives what a nested component's spec parameters are filled with.
+            wired: what this one's are.
 
         Raises:
             ConfigError: where the constructor refuses its values.
@@ -132,7 +138,7 @@ class Registry:
         schema = self.schema(node["name"])
         component = self.load(node["name"])
         hints = typing.get_type_hints(component.__init__ if inspect.isclass(component) else component)
-        options = {option.name: _build_nested(node[option.name], option.type, f"{path}.{option.name}") for option in schema.options}
+        options = {option.name: _build_nested(node[option.name], option.type, f"{path}.{option.name}", wire or _nothing_to_wire) for option in schema.options}
         try:
             return component(**{name: to_python(value, hints[name]) for name, value in options.items()}, **wired)
         except ConfigError:
@@ -156,16 +162,29 @@ class Registry:
         return "\n".join([*lines, "  a component of your own: --import path/to/file.py"])
 
 
-def _build_nested(value: Any, kind: Any, path: str) -> Any:
+Wire = Callable[[Registry, Mapping[str, Any], str], dict[str, Any]]
+"""Registry, node and path of a nested component -> what its spec parameters are filled with. The path ends in its option's name, or in its label."""
+
+
+def _nothing_to_wire(components: Registry, node: Mapping[str, Any], path: str) -> dict[str, Any]:
+    if needs := components.schema(node["name"]).wired:
+        raise ConfigError(path, f"{components.kind} {node['name']!r} wants {' or '.join(needs[0].specs)}, which nothing here gives")
+    return {}
+
+
+def _build_nested(value: Any, kind: Any, path: str, wire: Wire) -> Any:
     if value is None:
         return None
     if kind.form == "component":
-        return registry(kind.name).build(value, path)
+        nested = registry(kind.name)
+        return nested.build(value, path, wire, **wire(nested, value, path))
     if kind.form == "union":
-        component = next((arg for arg in kind.args if arg.form == "component"), None)
-        return _build_nested(value, component, path) if component else value
+        inner = next((arg for arg in kind.args if arg.form in ("component", "dict", "list", "tuple")), None)
+        return _build_nested(value, inner, path, wire) if inner and not isinstance(value, str | int | float) else value
     if kind.form == "dict" and kind.args[0].form == "component":
-        return {key: _build_nested(entry, kind.args[0], f"{path}.{key}") for key, entry in value.items()}
+        return {key: _build_nested(entry, kind.args[0], f"{path}.{key}", wire) for key, entry in value.items()}
+    if kind.form in ("list", "tuple") and kind.args[0].form == "component":
+        return [_build_nested(entry, kind.args[0], f"{path}[{place}]", wire) for place, entry in enumerate(value)]
     return value
 
 

@@ -52,6 +52,10 @@ class OptionType:
     choices: tuple[Any, ...] = ()
     variadic: bool = False
 
+    def holds(self, kind: str) -> bool:
+        """Whether values are, or contain, components of a kind."""
+        return (self.form == "component" and self.name == kind) or any(arg.holds(kind) for arg in self.args)
+
     def __str__(self) -> str:
         match self.form:
             case "enum" | "literal":
