@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.config import RunConfig
 from zoo.errors import ConfigError
+from zoo.settings import BatchStatistics
 
 
 class Change(StrEnum):
@@ -59,9 +60,9 @@ CHANGES: dict[str, Change] = {
     "trainer.accumulate": Change.FREE,
     "trainer.clip_norm": Change.ASKED,
     "trainer.ema": Change.ASKED,
-    "trainer.compile": Change.FREE,
-    "trainer.device": Change.FREE,
-    "trainer.eval_every": Change.FREE,
+    "trainer.compile": Change.ASKED,  # other kernels, other last digits
+    "trainer.device": Change.ASKED,
+    "trainer.eval_every": Change.ASKED,  # which steps can be the best, and when early stopping looks
     "trainer.checkpoint_every": Change.FREE,
     "trainer.keep_last": Change.FREE,
     "trainer.monitor": Change.ASKED,
@@ -74,6 +75,8 @@ CHANGES: dict[str, Change] = {
     "callback": Change.ASKED,
 }
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
+SPLIT = ("trainer.accumulate", "parallel.processes")
+"""How a batch is split: no number depends on it, but for statistics that each part has of its own."""
 
 
 def change_of(key: str) -> Change:
@@ -102,7 +105,11 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
     before = RunConfig.load(file)
     changed = differences(before, config)
     length_matters = "horizon" in _schedule_wires(config)
-    asked = {key for key in changed if change_of(key) is Change.ASKED or (key in LENGTH and length_matters)} - set(config.run.allow)
+    matters = {
+        *(LENGTH if length_matters else ()),
+        *(SPLIT if BatchStatistics.LOCAL in (before.trainer.batch_statistics, config.trainer.batch_statistics) else ()),
+    }
+    asked = {key for key in changed if change_of(key) is Change.ASKED or key in matters} - set(config.run.allow)
     fixed = {key for key in changed if change_of(key) is Change.FIXED}
     if asked or fixed:
         lines = [

@@ -49,6 +49,9 @@ def test_every_key_has_a_class() -> None:
         ("trainer.clip_norm=null", Change.ASKED),
         ("trainer.precision=bf16", Change.ASKED),
         ("trainer.ema=0.9", Change.ASKED),
+        ("trainer.eval_every=3", Change.ASKED),
+        ("trainer.device=cpu", Change.ASKED),
+        ("trainer.compile=true", Change.ASKED),
         ("schedule=cosine", Change.ASKED),
         ("callback=early_stopping", Change.ASKED),
         ("optimizer=sgd", Change.FIXED),
@@ -84,3 +87,13 @@ def test_the_length_matters_to_schedules_that_see_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trainer.max_epochs: \d+ -> 77"):
         accept_resume(compose("trainer.max_epochs=77"), tmp_path)
     accept_resume(compose("trainer.max_epochs=77", "allow=[trainer.max_epochs]"), tmp_path)
+
+
+@pytest.mark.parametrize("override", ["trainer.accumulate=2", "parallel.processes=2"])
+def test_the_split_of_a_batch_matters_to_statistics_of_its_parts(tmp_path: Path, override: str) -> None:
+    """R3, R22: with batch_statistics=local the numbers depend on how a batch is split."""
+    begun = ["schedule=constant", "trainer.batch_statistics=local"]
+    compose(*begun).save(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=override.replace("=", ": 1 -> ")):
+        accept_resume(compose(*begun, override), tmp_path)
+    accept_resume(compose(*begun, override, f"allow=[{override.partition('=')[0]}]"), tmp_path)
