@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from zoo.cli.main import main
 from zoo.config import RunConfig
@@ -46,6 +47,24 @@ def test_one_run_one_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert yaml.safe_load((run / "overrides.yaml").read_text()) == [*TINY, "name=first"]
     assert RunConfig.load(run / "config.yaml").trainer.max_steps == 2
     assert not [path for path in tmp_path.rglob("*") if "=" in path.name or path.name == ".hydra" or path.suffix == ".log"]
+
+
+def test_samples_that_were_left_out_are_listed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """R5: no sample vanishes in silence."""
+    for split in ("train", "validation"):
+        for number, label in enumerate(("cat", "cat", "dog")):
+            path = tmp_path / "photos" / split / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 80 * number).save(path)
+    broken = tmp_path / "photos" / "train" / "cat" / "1.png"
+    broken.write_bytes(b"nothing")
+    given = main(["train", *TINY, "data=image_folder", f"data.root={tmp_path / 'photos'}", "data.image_size=8", "data.channels=1", "--json"])
+    told = capfd.readouterr()
+    assert given == 0, told.err
+    assert told.err.count(f"{broken} is left out: cannot be decoded") == 1
+    listed = json.loads((Path(json.loads(told.out)["run"]) / "bad_samples.json").read_text())
+    assert list(listed) == ["train"]
+    assert list(listed["train"]) == [str(broken)]
 
 
 def test_rerun_gives_the_same_numbers(capfd: pytest.CaptureFixture[str]) -> None:

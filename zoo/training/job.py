@@ -67,6 +67,7 @@ class Job:
     def __init__(self, config: RunConfig, run_dir: Path, group: Group, device: torch.device) -> None:
         self.config, self.run_dir, self.group, self.device = config, run_dir, group, device
         self.log: RunLog | None = None
+        self.loaders: list[Loader] = []
 
     def run(self) -> dict[str, Any]:
         begun = time.perf_counter()
@@ -130,6 +131,7 @@ class Job:
                 result = self._result("done", begun, outcome.progress.step, model, metrics, self.run_dir / "bundle")
                 if self.group.main:
                     self._publish(data, model, metrics, tables, state)
+            self._list_bad_samples()
             if self.group.main:
                 (self.run_dir / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             outcome_word = result["outcome"]
@@ -172,7 +174,7 @@ class Job:
         settings = self.config.loader
         batch_size = settings.batch_size if training else settings.eval_batch_size or 2 * settings.batch_size
         parts = self.config.trainer.accumulate if training else 1
-        return Loader(
+        loader = Loader(
             data=data,
             split=split,
             settings=settings,
@@ -184,6 +186,8 @@ class Job:
             training=training,
             batch_size=batch_size,
         )
+        self.loaders.append(loader)
+        return loader
 
     def _evaluator(self, data: OpenData, split: str) -> Evaluator:
         return Evaluator(
@@ -245,6 +249,16 @@ class Job:
             "outcome": outcome,
             "step": step,
         }
+
+    def _list_bad_samples(self) -> None:
+        """``bad_samples.json``: split -> sample -> why it was left out, of all ranks; no file where there are none."""
+        found: dict[str, dict[str, str]] = {}
+        for ranks in self.group.gather({loader.split: dict(loader.bad) for loader in self.loaders}):
+            for split, bad in ranks.items():
+                if bad:
+                    found.setdefault(split, {}).update(bad)
+        if found and self.group.main:
+            (self.run_dir / "bad_samples.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _tell(self, result: dict[str, Any], total: int) -> None:
         """The end, for people."""
