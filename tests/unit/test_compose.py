@@ -151,7 +151,7 @@ def test_drift_lists_every_key(tmp_path: Path) -> None:
 def test_a_saved_config_is_not_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R1: what stands in a run's config is never an interpolation, even one that Hydra would know."""
     folder = saved(tmp_path)
-    text = (folder / "config.yaml").read_text().replace("name: run", "name: ${oc.env:SECRET}")
+    text = (folder / "config.yaml").read_text().replace("name: digits", "name: ${oc.env:SECRET}")
     (folder / "config.yaml").write_text(text)
     monkeypatch.setenv("SECRET", "told")
     with pytest.raises(ConfigError, match="is an interpolation") as error:

@@ -79,6 +79,8 @@ class Job:
         self._keep_data(data, begun_before=checkpoint is not None)
         seed_everything(config.run.seed)
         model = build_model(config, data.spec, fetch=checkpoint is None)
+        head: Any = model.head
+        data = data.only(model.inputs, {head.target.name})  # what the model does not take decides no row
         if checkpoint is None and config.run.init is not None:
             report = init_weights(model, config.run.init, config.run.init_skip, Processor.of(data))
             self.say(str(report))
