@@ -119,6 +119,9 @@ class TinyLoader:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.size / self.batch_size)
 
+    def describe(self, sample: int) -> str:
+        return f"line {sample}"
+
     def state_dict(self) -> dict[str, int]:
         return dict(self.state)
 

@@ -67,6 +67,7 @@ class Loader:
         assert 0 <= rank < world, f"rank {rank} of {world}"
         assert min(micro_batches, batch_size) >= 1
         self.settings, self.split, self.training, self.batch_size = settings, split, training, batch_size
+        self._samples = data.splits[split]
         self._store = open_store(data, split, settings.cache, max(1, settings.workers))
         self._bad: dict[str, str] = {}
         self._speaks = rank == 0 or not isinstance(self._store, MemoryStore)  # what all ranks know, one of them says
@@ -96,6 +97,10 @@ class Loader:
     @property
     def bad_count(self) -> int:
         return len(self._bad)
+
+    def describe(self, sample: int) -> str:
+        """A sample's name for people, by its id in a batch."""
+        return self._samples.describe(sample)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -14,12 +14,12 @@ class NonFiniteError(ZooError):
     """A loss or gradient is NaN or infinite. The optimizer has not stepped: the weights are those of the step before."""
 
 
-def explain(parts: list[Batch], names: dict[int, str], backward: Callable[[Batch, int], dict[str, float]], model: torch.nn.Module) -> str:
+def explain(parts: list[Batch], describe: Callable[[int], str], backward: Callable[[Batch, int], dict[str, float]], model: torch.nn.Module) -> str:
     """Which samples of this rank do it, found by running each micro-batch again, then each row alone.
 
     Args:
         parts: this rank's micro-batches.
-        names: of samples, by id, where they are known.
+        describe: a sample's name for people, by its id.
         backward: runs one (micro-batch, its place) forward and backward, gives its loss terms.
         model: whose gradients ``backward`` fills.
     """
@@ -31,15 +31,11 @@ def explain(parts: list[Batch], names: dict[int, str], backward: Callable[[Batch
         rows = [part.rows(row, row + 1) for row in range(part.size)] if part.size <= 256 else []
         guilty = [(row, alone) for row in rows if bool(row.valid.all()) and (alone := _reason(row, place, backward, model)) is not None]
         if guilty:
-            found += [f"sample {_name(int(row.ids[0]), names)}: {alone}" for row, alone in guilty[:8]]
+            found += [f"sample {int(row.ids[0])} ({describe(int(row.ids[0]))}): {alone}" for row, alone in guilty[:8]]
             found += [f"and {len(guilty) - 8} more samples"] * (len(guilty) > 8)
         else:
             found.append(f"samples {part.ids.tolist()} together (each alone is finite): {reason}")
     return "; ".join(found) or "none of this rank's samples"
-
-
-def _name(sample: int, names: dict[int, str]) -> str:
-    return f"{sample} ({names[sample]})" if sample in names else str(sample)
 
 
 def _reason(part: Batch, place: int, backward: Callable[[Batch, int], dict[str, float]], model: torch.nn.Module) -> str | None:

@@ -4,6 +4,7 @@ Kept lean: this runs at every step, and a small model's step takes a millisecond
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -51,6 +52,8 @@ class TrainStep:
         self.reseed = StepSeeds(seed, group.rank, device)
         self.on_cpu = device.type == "cpu"
         self.counting = torch.float32 if device.type == "mps" else torch.float64
+        self.describe: Callable[[int], str] = str
+        """A sample's name for people, by its id; the trainer sets the loader's."""
         self.terms: dict[str, float] = {}
         self.norm = 0.0
 
@@ -120,7 +123,7 @@ class TrainStep:
             return {name: value.item() for name, value in self.backward(part, place, step, counts).items()}
 
         terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
-        reason = explain(parts, {}, backward, self.model)
+        reason = explain(parts, self.describe, backward, self.model)
         raise NonFiniteError(
             f"step {step + 1}: the loss or the gradient is not finite (loss {terms}, gradient norm {self.norm:g}); nothing was updated\n"
             f"  rank {self.group.rank}: {reason}\n"

@@ -62,7 +62,6 @@ class Trainer:
         checkpointer: None keeps no checkpoints. Every rank has one; only the first writes.
         callbacks: by label, in order.
         tick: told the number of steps done after each one, for a progress display; has to cost next to nothing.
-        keep: entries of the job's own for ``state.json``.
     """
 
     def __init__(
@@ -83,14 +82,14 @@ class Trainer:
         checkpointer: Checkpointer | None = None,
         callbacks: Mapping[str, Callback] | None = None,
         tick: Callable[[int], None] | None = None,
-        keep: Mapping[str, Any] | None = None,
     ) -> None:
         refuse_mixed_batches(model, settings, group)
         self.model, self.train, self.evaluator, self.settings, self.horizon = model, train, evaluator, settings, horizon
         self.group, self.device, self.log, self.checkpointer, self.monitor = group, device, log, checkpointer, monitor
-        self.callbacks, self.keep, self.tick = dict(callbacks or {}), dict(keep or {}), tick
+        self.callbacks, self.tick = dict(callbacks or {}), tick
         broadcast_state(list(model.state_dict().values()), group)
         self.step = TrainStep(model=model, optimizer=optimizer, schedule=schedule, settings=settings, seed=seed, group=group, device=device)
+        self.step.describe = train.describe
         self.optimizer_state = OptimizerState(optimizer, model)
         self.progress = Progress()
         self.interruption = Interruption()
@@ -248,7 +247,6 @@ class Trainer:
             if self.step.ema is not None:
                 tensors["ema"] = self.step.ema.state_dict()
             state = {
-                **self.keep,
                 "progress": self.progress.to_dict(),
                 "optimizer": optimizer_rest,
                 "callbacks": {label: callback.state_dict() for label, callback in self.callbacks.items()},

@@ -67,7 +67,7 @@ def test_nothing_is_updated_after_a_number_that_is_not_finite(where: str) -> Non
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     with pytest.raises(NonFiniteError) as error:
         trainer.fit()
-    assert f"rank 0: sample {int(part.ids[3])}: " in str(error.value)
+    assert f"rank 0: sample {int(part.ids[3])} (line {int(part.ids[3])}): " in str(error.value)
     assert "step 1:" in str(error.value)
     assert ("gradient of" in str(error.value)) is (where == "gradient")
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
