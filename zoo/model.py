@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.layers.dropout import name_randomness
+from zoo.layers.dropout import key_foreign, name_randomness
 from zoo.specs import FeatureSpec, TargetSpec
 from zoo.structs import Batch, Features, LossTerm, Prediction, Targets, Values
 
@@ -89,6 +89,7 @@ class Model(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.inputs = (input,) if isinstance(input, str) else input
+        key_foreign(self)
         name_randomness(self)
 
     def forward(self, inputs: Mapping[str, Values]) -> Prediction:

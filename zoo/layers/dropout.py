@@ -39,6 +39,16 @@ class Keyed(nn.Module):
         return random.keys + self.salt  # both are mixed already: 64 random bits, so that streams of modules and samples do not meet
 
 
+def key_foreign(model: nn.Module) -> None:
+    """Put keyed layers in place of torch's ``nn.Dropout`` and timm's ``DropPath`` of the same probability, wherever libraries built them."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout and child.p < 1:
+                setattr(parent, name, Dropout(child.p).train(child.training))
+            elif type(child).__name__ == "DropPath" and not isinstance(child, Keyed) and getattr(child, "scale_by_keep", False):
+                setattr(parent, name, DropPath(float(child.drop_prob or 0.0)).train(child.training))  # type: ignore[arg-type]
+
+
 def name_randomness(model: nn.Module) -> None:
     """Give every keyed layer the name that it has in ``model``; the same in every process, as parameters' names are."""
     for name, module in model.named_modules():
