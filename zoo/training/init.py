@@ -151,11 +151,11 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         CheckpointError: where tensors would be taken over whose rows stand for something else.
     """
     head: Any = model.head
-    given, answer = data.inputs[model.input], data.targets[head.target.name]
-    before = counterpart(given, model.input, source.inputs)
+    given, answer = {name: data.inputs[name] for name in model.inputs}, data.targets[head.target.name]
     told: dict[str, list[Difference]] = {"encoder": [], "head": []}
-    if before is not None:
-        told["encoder"] = [entry for entry in codec_differences(f"input {model.input}", before, given) if entry.vocabulary]
+    for name, codec in given.items():
+        if (before := counterpart(codec, name, source.inputs)) is not None:
+            told["encoder"] += [entry for entry in codec_differences(f"input {name}", before, codec) if entry.vocabulary]
     if answer.kind == "item":  # its vocabulary is the history's
         told["head"] = told["encoder"]
     elif (known := counterpart(answer, head.target.name, source.targets)) is not None:
@@ -166,8 +166,8 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         return
     lines = dict.fromkeys(f"{entry}\n    which {_some(taken[prefix])} would take over" for prefix in prefixes for entry in told[prefix])
     ways = [f"leave what depends on them as initialised: init_skip=[{','.join(prefixes)}]"]
-    if "encoder" in prefixes and given.kind == "text":
-        ways.insert(0, f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / model.input}")
+    if texts := [name for name, codec in given.items() if codec.kind == "text" and "encoder" in prefixes]:
+        ways.insert(0, f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / texts[0]}")
     raise CheckpointError(
         "init: the sizes agree, but not what they stand for (in the weights' data -> in this data):\n  "
         + "\n  ".join(lines)
@@ -184,10 +184,12 @@ def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str,
 def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor, wanted: list[str]) -> list[str]:
     """Tensors of a part that would be taken over and have an axis of a vocabulary's size; the whole part, where that does not tell."""
     head: Any = model.head
-    spec: Any = data.inputs[model.input].spec if prefix == "encoder" else head.target
-    sizes = {getattr(spec, "vocab_size", 0), *getattr(spec, "categories", ())}
-    for size in (getattr(spec, "num_classes", 0), getattr(spec, "num_items", 0), len(getattr(spec, "columns", ()))):
-        sizes |= {size, size + 1} if size else set()
+    specs: list[Any] = [data.inputs[name].spec for name in model.inputs] if prefix == "encoder" else [head.target]
+    sizes: set[int] = set()
+    for spec in specs:
+        sizes |= {getattr(spec, "vocab_size", 0), *getattr(spec, "categories", ())}
+        for size in (getattr(spec, "num_classes", 0), getattr(spec, "num_items", 0), len(getattr(spec, "columns", ()))):
+            sizes |= {size, size + 1} if size else set()
     names = {name: set(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(f"{prefix}.")}
     by_size = (
         [name for name, shape in names.items() if shape & sizes] if {entry.entry for entry in found}.isdisjoint({"numbers", "categories", "missing"}) else []
