@@ -16,3 +16,9 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real data: python tools/fetch_real_data.py min && export ZOO_REAL_DATA=.real/x")
     return folder
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names that are the same in every process, which pytest-xdist needs: a function's own in place of its address."""
+    text = repr(val)
+    return getattr(val, "__name__", argname) if " at 0x" in text else None

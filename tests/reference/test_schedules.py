@@ -48,7 +48,7 @@ def theirs(make: Any) -> list[float]:
             lambda o: lr_scheduler.OneCycleLR(o, 1.0, TOTAL, pct_start=0.25, div_factor=10, final_div_factor=100, cycle_momentum=False),
         ),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_torch_gives_the_same_rates(schedule: tuple[str, dict[str, Any]], reference: Any) -> None:
     multiplier = ours(schedule[0], **schedule[1])
