@@ -33,6 +33,7 @@ from zoo.training.logging import RunInfo, RunLog
 from zoo.training.plots import plot_run
 from zoo.training.progress import ProgressDisplay
 from zoo.training.report import closing, stopped
+from zoo.training.signals import Interruption
 from zoo.training.state import Ending, Monitor
 from zoo.training.trainer import Trainer, horizon_of
 
@@ -68,8 +69,14 @@ class Job:
         self.config, self.run_dir, self.group, self.device = config, run_dir, group, device
         self.log: RunLog | None = None
         self.loaders: list[Loader] = []
+        self.interruption = Interruption()
 
     def run(self) -> dict[str, Any]:
+        """The whole job. A signal that comes before training ends it before the first step, one that comes after it lets the job publish."""
+        with self.interruption:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         begun = time.perf_counter()
         config, settings = self.config, self.config.trainer
         checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last)
@@ -116,6 +123,7 @@ class Job:
                 log=self.log,
                 checkpointer=checkpointer,
                 callbacks=build_callbacks(config),
+                interruption=self.interruption,
                 tick=display.step if display is not None else None,
             )
             if checkpoint is not None:

@@ -61,6 +61,7 @@ class Trainer:
         log: for rows; None on ranks other than the first.
         checkpointer: None keeps no checkpoints. Every rank has one; only the first writes.
         callbacks: by label, in order.
+        interruption: notes signals; the job's own listens before and after training as well.
         tick: told the number of steps done after each one, for a progress display; has to cost next to nothing.
     """
 
@@ -81,6 +82,7 @@ class Trainer:
         log: Log | None = None,
         checkpointer: Checkpointer | None = None,
         callbacks: Mapping[str, Callback] | None = None,
+        interruption: Interruption | None = None,
         tick: Callable[[int], None] | None = None,
     ) -> None:
         refuse_mixed_batches(model, settings, group)
@@ -92,7 +94,7 @@ class Trainer:
         self.step.describe = train.describe
         self.optimizer_state = OptimizerState(optimizer, model)
         self.progress = Progress()
-        self.interruption = Interruption()
+        self.interruption = interruption or Interruption()
         self._saved_step = -1
         self._last_row = (time.perf_counter(), 0)
         if settings.compile:
@@ -194,6 +196,8 @@ class Trainer:
             return
         values = {"train/loss": sum(losses.values())} | ({f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {})
         values |= {"lr": self.step.lr, "grad_norm": self.step.norm, "epoch": progress.step / self.horizon.steps_per_epoch}
+        if self.train.bad_count:
+            values["train/bad_samples"] = float(self.train.bad_count)
         values["samples_per_second"] = (progress.step - before[1]) * self.train.batch_size / max(1e-9, now - before[0])
         self.log.row(progress.step, values)
 
