@@ -1,5 +1,6 @@
 """Write the golden resolved configs anew: ``python tools/update_golden.py``, then read the diff."""
 
+import os
 from pathlib import Path
 
 from zoo.compose import compose
@@ -9,6 +10,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "configs" / "golden"
 
 
 def main() -> None:
+    os.environ.pop("ZOO_DATA", None)  # the presets' own folders, not this machine's
     GOLDEN.mkdir(exist_ok=True)
     wanted = {"train.yaml": compose([]).to_yaml()}
     for file in sorted((conf_dir() / "experiment").rglob("*.yaml")):

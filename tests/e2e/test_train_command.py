@@ -83,7 +83,7 @@ def test_a_trial_that_fails_stops_no_other(tmp_path: Path, capfd: pytest.Capture
     told = train(capfd, "-m", *TINY, "trainer.accumulate=1,1000,2", code=2)
     assert [trial["outcome"] for trial in told["trials"]] == ["done", "failed", "done"]
     assert told["trials"][1]["error"]["path"] == "data.batch_size"
-    (sweep,) = (tmp_path / "runs" / "run").iterdir()
+    (sweep,) = (tmp_path / "runs" / "digits").iterdir()
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "2"]
     assert {path.name for path in sweep.iterdir() if path.is_file()} == {"multirun.yaml"}
     assert not [path for path in tmp_path.rglob("*") if "=" in path.name]
@@ -162,7 +162,7 @@ def test_multirun_times_two_processes(tmp_path: Path, capfd: pytest.CaptureFixtu
     """R11: exactly two directories; both ranks of each trial read the one config."""
     told = train(capfd, "-m", *TINY, "seed=0,1", "parallel.processes=2")
     assert [trial["outcome"] for trial in told["trials"]] == ["done", "done"]
-    (sweep,) = (tmp_path / "runs" / "run").iterdir()
+    (sweep,) = (tmp_path / "runs" / "digits").iterdir()
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert [path.name for path in folders] == ["0", "1"]
     for folder in folders:

@@ -159,6 +159,13 @@ def _plain(codec: Codec) -> dict[str, Any]:
     return state
 
 
+def ways_to_keep(inputs: Mapping[str, InputCodec], folder: Path) -> list[str]:
+    """What to write for a run that is to keep the vocabularies of the processor in ``folder``."""
+    return [
+        f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / name}" for name, codec in inputs.items() if codec.kind == "text"
+    ][:1]
+
+
 def _same(before: Any, now: Any) -> bool:
     """Equal, but for the last digits of means, which depend on the number of threads that added them up."""
     if before == now:

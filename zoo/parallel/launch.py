@@ -18,7 +18,7 @@ from torch import distributed
 
 from zoo.errors import ConfigError, ZooError
 
-GRACE = 10
+GRACE = 30
 """Seconds that ranks have to save and leave after a signal, or to say their last words after another rank's failure."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.agreement import FOLDER, Difference, codec_differences
+from zoo.data.agreement import FOLDER, Difference, codec_differences, ways_to_keep
 from zoo.data.base import InputCodec, TargetCodec
 from zoo.data.processor import Processor
 from zoo.errors import CheckpointError, ConfigError, near
@@ -63,7 +63,7 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
 
     Raises:
         CheckpointError: naming every tensor that is missing, not known or of another shape, outside the skipped prefixes; or whose rows
-            stand for other tokens, items or labels than in the source.
+            stand for other entries than in the source.
         ConfigError: for a prefix that no tensor has.
     """
     path = resolve(uri)
@@ -166,8 +166,8 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         return
     lines = dict.fromkeys(f"{entry}\n    which {_some(taken[prefix])} would take over" for prefix in prefixes for entry in told[prefix])
     ways = [f"leave what depends on them as initialised: init_skip=[{','.join(prefixes)}]"]
-    if texts := [name for name, codec in given.items() if codec.kind == "text" and "encoder" in prefixes]:
-        ways.insert(0, f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / texts[0]}")
+    if "encoder" in prefixes:
+        ways[:0] = ways_to_keep(given, folder)
     raise CheckpointError(
         "init: the sizes agree, but not what they stand for (in the weights' data -> in this data):\n  "
         + "\n  ".join(lines)

@@ -47,7 +47,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     display.close()
     drawn = stream.getvalue()
     assert drawn.count("mine") < 60
-    for shown in ("50000/50000", "loss 0.25", "steps/s", "left", "MB", "validation/accuracy 0.5"):
+    for shown in ("50000/50000", "loss 0.25", "steps/s", "left", "validation/accuracy 0.5"):
         assert shown in drawn
 
 
