@@ -48,6 +48,8 @@ def rank_main(run_dir: str, rank: int, world: int, port: int) -> None:
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="localhost", MASTER_PORT=str(port)
         )
+    # Children of the server would start their own the server's way, importing everything anew; those of `zoo train` are forked.
+    multiprocessing.set_start_method("fork", force=True)
     import zoo.training.job
     from zoo.parallel.worker import main
 
