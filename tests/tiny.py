@@ -108,6 +108,8 @@ def make_model(dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> Mode
 class TinyLoader:
     """``Loader`` over ``size`` made-up samples. Each sample depends on its id alone, its batch only in how far it is padded."""
 
+    bad_count = 0
+
     def __init__(
         self, *, size: int = 37, batch_size: int = 8, seed: int = 0, rank: int = 0, world: int = 1, micro_batches: int = 1, training: bool = True
     ) -> None:

@@ -14,7 +14,6 @@ from config files and overrides.
 """
 
 import json
-import tempfile
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 import yaml
 
 from zoo.errors import ConfigError, ManyConfigError, ZooError
+from zoo.files import write_whole
 from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry
 from zoo.schema import MISSING, option_values, plain, settings_options, to_python, unknown_keys
 from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
@@ -95,9 +95,7 @@ class RunConfig:
 
     def save(self, path: Path) -> None:
         """Written whole or not at all."""
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8") as file:
-            file.write(self.to_yaml())
-        Path(file.name).replace(path)
+        write_whole(path, self.to_yaml())
 
     @classmethod
     def load(cls, path: Path) -> "RunConfig":

@@ -5,17 +5,16 @@ then the bytes.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.errors import CheckpointError, near
+from zoo.training.tensors import write_tensors
 
 MAX_HEADER = 100_000_000
 """Bytes; the format's own limit."""
@@ -41,9 +40,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
         storage = tensor.untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
-    save_file(tensors, path, metadata={"format": "pt"})
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    write_tensors(path, tensors)
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:

@@ -9,12 +9,13 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+from zoo.files import write_whole
 
 LOG_FILE = "log.jsonl"
 
@@ -197,9 +198,4 @@ def _complete_lines(path: Path) -> list[str]:
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     # A new file in place of the old one: whoever follows the log sees another inode and starts over.
-    handle, temporary = tempfile.mkstemp(prefix=".log-", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).replace(path)
+    write_whole(path, "".join(f"{line}\n" for line in lines))

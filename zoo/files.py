@@ -1,0 +1,14 @@
+"""Files that are there whole or not at all, readable by whoever the umask allows (``tempfile`` makes files for their owner alone)."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside the file, force it to disk, then put it in its place."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
