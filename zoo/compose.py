@@ -277,13 +277,13 @@ class Composer:
 
 
 def override_of(path: str, overrides: Sequence[str]) -> str | None:
-    """The override that a key was set by: the most exact one."""
-    best: tuple[int, str] | None = None
-    for line in overrides:
+    """The override that a key was set by: the most exact one, and of equals the last, which wins."""
+    best: tuple[int, int] | None = None
+    for place, line in enumerate(overrides):
         key = key_of(line).replace("/", ".")
         if path == key or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}."):
-            best = max(best or (0, ""), (len(key), f"the override {line}"))
-    return best[1] if best else None
+            best = max(best or (0, 0), (len(key), place))
+    return f"the override {overrides[best[1]]}" if best else None
 
 
 def _holds(tree: Any, keys: list[str]) -> bool:

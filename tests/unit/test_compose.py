@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zoo.compose import compose
+from zoo.compose import compose, override_of
 from zoo.errors import ConfigError, ZooError
 from zoo.registry import DATASETS
 from zoo.settings import LoaderSettings, TrainerSettings
@@ -167,3 +167,7 @@ def test_rerun_errors(tmp_path: Path) -> None:
         compose([f"rerun={folder}", f"resume={folder}"])
     with pytest.raises(ConfigError, match=re.escape("optimizer.learning_rate")):
         compose([f"rerun={folder}", "++optimizer.learning_rate=1"])
+
+
+def test_the_last_of_equal_overrides_is_named() -> None:
+    assert override_of("trainer.max_steps", ["trainer.max_steps=5", "trainer.max_steps=-3", "seed=1"]) == "the override trainer.max_steps=-3"

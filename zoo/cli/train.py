@@ -130,7 +130,20 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
         return launch(run_dir, config.parallel.processes)
     from zoo.training.job import run_job
 
-    return run_job(config, run_dir)
+    try:
+        return run_job(config, run_dir)
+    except ZooError:
+        if not config.run.resume:
+            forget(run_dir)
+        raise
+
+
+def forget(run_dir: Path) -> None:
+    """Take back the directory of a run that was refused before it began: whatever has a log stays."""
+    if {file.name for file in run_dir.iterdir()} <= {"config.yaml", "overrides.yaml"}:
+        for file in run_dir.iterdir():
+            file.unlink()
+        run_dir.rmdir()
 
 
 def under_torchrun() -> bool:

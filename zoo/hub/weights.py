@@ -79,7 +79,9 @@ def refuse_pickle(path: Path) -> None:
         CheckpointError: if the file begins as pickles (PyTorch's zip archives included) do.
     """
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(9)
+    if start[8:] == b"{":  # where safetensors' header begins; its length before that may happen to look like a pickle's first bytes
+        return
     if start.startswith(b"PK") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
         raise CheckpointError(
             f"{path} is a pickle (PyTorch archive), not safetensors; pickles can run code when they are opened, so zoo reads none\n"
