@@ -103,6 +103,12 @@ def test_a_directory_that_holds_a_run_is_not_written_over(capfd: pytest.CaptureF
     assert Path("here/config.yaml").read_text() == before
 
 
+def test_data_that_is_not_there_leaves_no_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    error = train(capfd, *TINY, "data=image_folder", "data.root=nowhere", code=2)["error"]
+    assert "nowhere" in error["message"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 BROKEN = '''
     from zoo.registry import CALLBACKS
     from zoo.training.callbacks import Callback

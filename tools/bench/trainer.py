@@ -342,9 +342,14 @@ class Classes(nn.Module):
 class Ready:
     """Batches as the raw loop makes them."""
 
+    bad_count = 0
+
     def __init__(self, x: Tensor, y: Tensor, size: int) -> None:
         self.data, self.batch_size, self.valid = batches(x, y, size), size, torch.ones(size, dtype=torch.bool)
         self.ids = torch.arange(size)
+
+    def describe(self, sample: int) -> str:
+        return str(sample)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": 0, "batch": 1}
