@@ -4,6 +4,7 @@ Each check is one small function; its message numbers the ways out. What a compo
 from ``zoo.build``. Importing this module imports no torch; the checks that need tensors do.
 """
 
+import json
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def check(config: RunConfig) -> Report:
     check_optimizer(config, model)
     check_schedule(config)
     batch, prediction, losses, metrics = measured(config, model, spec)
+    check_randomness(config, model, batch)
     check_monitor(config, model, losses, metrics)
     return Report(config, dataset, spec, model, batch, {name: tuple(value.shape) for name, value in prediction.items()}, losses, metrics)
 
@@ -199,6 +201,36 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
         )
 
 
+def check_randomness(config: RunConfig, model: "Model", batch: "Batch") -> None:
+    """Numbers that a library draws from torch's generator would depend on how a batch is split; keyed ones (``zoo.layers.dropout``) do not."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from zoo.random import SampleRandom, sample_randomness
+
+    parts = config.trainer.accumulate * config.parallel.processes
+    if parts == 1:
+        return
+    drawn: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in func.name():  # those without dropout have the tag too
+                drawn.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with Watch(), sample_randomness(SampleRandom(0, 0, batch.ids)):
+        run_forward(config, model, batch)
+    if drawn:
+        raise ConfigError(
+            "model",
+            f"a layer draws from torch's generator ({drawn[0]}), so that splitting a batch into {parts} parts would change the numbers",
+            "dropout=0 in the component that brings it, where it is another library's",
+            "one part: trainer.accumulate=1 parallel.processes=1",
+            "in a component of your own: zoo.layers.dropout.Dropout in place of F.dropout",
+        )
+
+
 def check_init_weights(config: RunConfig) -> None:
     """The weights to start from are there; a resumed run takes its checkpoint's."""
     if config.run.init is None or config.run.resume is not None:
@@ -296,6 +328,10 @@ def run_metrics(config: RunConfig, model: "Model", batch: "Batch", prediction: "
     zeros = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in prediction.items()}
     metrics = head.metrics()
     _stage("model.head", config.head, lambda: metrics.update(zeros, batch.targets, batch.valid))
+    answers = _stage("model.head", config.head, lambda: head.decode(zeros, batch.targets))
+    _stage("model.head", config.head, lambda: json.dumps(answers))  # plain values, as --json prints them
+    if len(answers) != batch.size:
+        raise ConfigError("model.head", f"head {config.head['name']!r} decodes {batch.size} rows to {len(answers)} answers", "one answer for each row")
     return tuple(_stage("model.head", config.head, metrics.compute))
 
 

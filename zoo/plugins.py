@@ -55,7 +55,7 @@ def _import(name: str) -> None:
 def _import_file(path: Path) -> None:
     path = path.absolute()
     if not path.is_file():
-        raise ZooError(f"--import {path}: there is no such file")
+        raise ZooError(f"--import {path}: there is no such file\n  way out: a path from here ({Path.cwd()}), or an absolute one")
     name = path.stem
     loaded = sys.modules.get(name)
     if loaded is not None:

@@ -1,11 +1,13 @@
 """Cross-component checks: each refuses its own mistake, with both numbers and the ways out."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from zoo.build import build_dataset, build_model
-from zoo.checks import check, check_batch_statistics, check_features, check_opened
+from zoo.checks import check, check_batch_statistics, check_features, check_opened, check_randomness
 from zoo.cli.composed import measure, text_of_model
 from zoo.compose import compose
 from zoo.errors import ConfigError
@@ -28,7 +30,7 @@ MLP = ["model/encoder=mlp", "model.encoder.dims=[32]"]
         (["data/augment=[spec_augment]"], "data.augment.spec_augment", "changes spectrogram inputs, but the data gives image"),
         (["model/encoder=transformer"], "model.encoder", "takes TokenInput, but the data gives image"),
         (["model/head=regression"], "model.head", "classification"),
-        (["model/encoder=vit", "model.encoder.patch_size=5"], "model.encoder", "divisors of both: 1, 2, 4, 8"),
+        (["model/encoder=vit", "model.encoder.patch_size=5"], "model.encoder.patch_size", "divisors of both: 1, 2, 4, 8"),
         (["init=/does/not/exist"], "init", "there is no such folder"),
         (["init=x", "init_skip=[haed]"], "init_skip[0]", "did you mean 'head'?"),
         (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),
@@ -78,6 +80,27 @@ def test_batch_statistics() -> None:
     check_batch_statistics(compose(["trainer.accumulate=2", "trainer.batch_statistics=local"]), model)  # type: ignore[arg-type]
 
 
+class Wrapped(nn.Module):
+    """A library's layer that drops out by itself, before the real encoder."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder, self.output_spec = encoder, encoder.output_spec
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> Features:
+        features: Features = self.encoder(torch.nn.functional.dropout(values, 0.5, self.training), mask)
+        return features
+
+
+def test_randomness_that_is_not_keyed_is_refused_where_a_batch_is_split() -> None:
+    split = compose([*MLP, "trainer.accumulate=2", "model.encoder.dropout=0.5"])
+    report = check(split)
+    report.model.encoder = Wrapped(report.model.encoder)
+    with pytest.raises(ConfigError, match="a layer draws from torch's generator"):
+        check_randomness(split, report.model, report.batch)
+    check_randomness(compose(MLP), report.model, report.batch)
+
+
 def test_declared_is_given() -> None:
     declared = FeatureSpec(dim=8, layout=Layout.SEQUENCE, pooled=True)
     right = Features(tokens=torch.zeros(2, 3, 8), pooled=torch.zeros(2, 8))
@@ -107,3 +130,19 @@ def test_nothing_is_allocated() -> None:
     report = check(compose(["model/encoder=vit", "model.encoder.patch_size=4", "model.encoder.dim=1536", "model.encoder.depth=40", "model.encoder.heads=16"]))
     assert report.model.num_parameters() > 1_000_000_000
     assert {parameter.device.type for parameter in report.model.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (lambda rows: [{"label": "0"}] * (rows - 1), "decodes 2 rows to 1 answers"),
+        (lambda rows: [{"label": torch.zeros(())}] * rows, "not JSON serializable"),
+    ],
+)
+def test_a_head_that_answers_wrongly_is_refused_before_training(answers: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `zoo predict` would stumble over after hours of training."""
+    from zoo.heads.classification import ClassificationHead
+
+    monkeypatch.setattr(ClassificationHead, "decode", lambda self, prediction, targets: answers(prediction["logits"].shape[0]))
+    with pytest.raises(ConfigError, match=message):
+        check(compose(MLP))

@@ -5,7 +5,6 @@ import sys
 import textwrap
 from enum import StrEnum
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,14 +121,14 @@ def test_same_object_again_is_harmless(encoders: Registry) -> None:
     assert encoders.load("toy") is second
 
 
-def test_unknown_name_shows_near_names_all_and_broken_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """R15: one broken plugin breaks nothing else, and is named with its real error."""
-
-    def fail() -> None:
-        raise ImportError("libzebra.so is missing")
-
-    point = SimpleNamespace(name="zebra", value="zebra_zoo", load=fail)
-    monkeypatch.setattr(zoo.registry, "entry_points", lambda group: [point] if group == "zoo.components" else [])
+def test_unknown_name_shows_near_names_all_and_broken_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R15: an installed distribution whose plugin is broken breaks nothing else, and is named with its real error."""
+    (tmp_path / "zebra_zoo.py").write_text('raise ImportError("libzebra.so is missing")\n')
+    installed = tmp_path / "zebra_zoo-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: zebra-zoo\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[zoo.components]\nzebra = zebra_zoo\n")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(zoo.registry, "plugin_errors", {})
     zoo.registry.load_plugins.cache_clear()
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.5
 """A refresh of the bar costs 2 to 5 ms: at two a second under 1 % of any loop."""
 LINE_SECONDS = 10.0
-SHOWN_FIGURES = 5
+SHOWN_FIGURES = 8
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -114,7 +114,9 @@ class ProgressDisplay:
 
     def _line(self, row: Mapping[str, Any]) -> str:
         width = len(str(self.total))
-        shown = [f"{name} {_short(value)}" for name, value in row.items() if "/" in name or name == "lr"]
+        # A row of training goes by unseen between two lines, so an evaluation's line says the loss as well.
+        loss = {} if self._loss is None or "train/loss" in row else {"train/loss": self._loss}
+        shown = [f"{name} {_short(value)}" for name, value in {**loss, **row}.items() if "/" in name or name == "lr"]
         figures = "  ".join(shown[:SHOWN_FIGURES] + (["…"] if len(shown) > SHOWN_FIGURES else []))
         if self._bar is not None:
             return f"step {row['step']:>{width}}  {figures}"

@@ -31,7 +31,7 @@ def test_lines_elsewhere_than_on_a_terminal() -> None:
     assert len(lines) == 2
     assert lines[0].startswith("step   1/100  train/loss 1  lr 0.1")
     assert "grad_norm" not in lines[0]
-    assert "validation/accuracy 0.9" in lines[1]
+    assert "train/loss 0.01  validation/accuracy 0.9" in lines[1]
     assert "\x1b" not in stream.getvalue()
 
 
