@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.encoders.lstm import Direction, LongShortTermMemory
 from zoo.encoders.vit import VisionTransformer
-from zoo.layers.attention import attention
+from zoo.layers.attention import attention, stack_heads
 from zoo.layers.dropout import Dropout, DropPath, finalise, keep_mask, name_randomness, words
 from zoo.layers.feedforward import Activation, FeedForward
 from zoo.layers.norm import ChannelNorm, MaskedGroupNorm
@@ -76,6 +76,8 @@ def test_block_is_torchs_encoder_layer(placement: NormPlacement, activation: Act
         "norm2": "norm2",
     }
     theirs = reference.state_dict()
+    for name in ("self_attn.in_proj_weight", "self_attn.in_proj_bias"):
+        theirs[name] = stack_heads(*theirs[name].chunk(3), heads=3)
     block.load_state_dict(
         {name: theirs[next(name.replace(ours, other) for ours, other in names.items() if name.startswith(ours))] for name in block.state_dict()}
     )
@@ -89,7 +91,8 @@ def test_block_is_torchs_encoder_layer(placement: NormPlacement, activation: Act
 def test_swiglu_is_the_papers_formula() -> None:
     torch.manual_seed(0)
     layer, x = FeedForward(dim=6, hidden=10, activation=Activation.SWIGLU).double(), torch.randn(3, 6, dtype=torch.float64)
-    gate, up = (x @ layer.fc1.weight.T + layer.fc1.bias).split(10, dim=1)
+    both = x @ layer.fc1.weight.T + layer.fc1.bias
+    gate, up = both[:, 0::2], both[:, 1::2]
     expected = (gate / (1 + torch.exp(-gate)) * up) @ layer.fc2.weight.T + layer.fc2.bias
     torch.testing.assert_close(layer(x), expected)
 
@@ -111,7 +114,8 @@ def test_vit_is_timms(size: int) -> None:
         other = name
         for ours, renamed in changed.items():
             other = other.replace(ours, renamed)
-        state[name] = theirs.pop(other).reshape(state[name].shape)
+        value = theirs.pop(other)
+        state[name] = (stack_heads(*value.chunk(3), heads=3) if "qkv" in name else value).reshape(state[name].shape)
     encoder.load_state_dict(state)
     assert not theirs, "timm's model has weights that ours has not"
     image = torch.randn(3, 3, size, size)

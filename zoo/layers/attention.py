@@ -89,6 +89,11 @@ def attention_bias(mask: Tensor | None, causal: bool, key: Tensor, dtype: torch.
     return torch.zeros((), dtype=dtype, device=key.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
+def stack_heads(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Three projections, each (H E) or (H E) D, as one in the order of ``MultiHeadAttention.qkv``: (H 3 E) or (H 3 E) D."""
+    return rearrange([query, key, value], "three (h e) ... -> (h three e) ...", h=heads)
+
+
 class MultiHeadAttention(Keyed):
     """Self-attention with several heads (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762).
 
@@ -104,12 +109,13 @@ class MultiHeadAttention(Keyed):
         super().__init__()
         if heads < 1 or dim % heads:
             raise ValueError(f"dim={dim} is no multiple of heads={heads}; heads that divide it: {', '.join(str(n) for n in range(1, dim + 1) if dim % n == 0)}")
-        self.heads, self.causal, self.dropout = heads, causal, check_probability("attention_dropout", dropout)
+        self.heads, self.head_dim, self.causal, self.dropout = heads, dim // heads, causal, check_probability("attention_dropout", dropout)
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        query, key, value = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        # The rows of one head stand together (stack_heads), so that a contiguous part of the matrix is a whole number of heads.
+        query, key, value = rearrange(self.qkv(x), "b n (h three e) -> three b h n e", three=3, e=self.head_dim)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
         mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=self.keep_weights(x))

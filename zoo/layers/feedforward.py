@@ -6,6 +6,7 @@ Letters: D width, F hidden width.
 from enum import StrEnum
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
@@ -53,6 +54,6 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
         if self.gated:
-            gate, hidden = hidden.chunk(2, dim=-1)
+            gate, hidden = rearrange(hidden, "... (f two) -> two ... f", two=2)  # pairs stand together: a contiguous part of the matrix is whole
             hidden = F.silu(gate) * hidden
         return self.fc2(self.dropout(self.activation(hidden)))  # type: ignore[no-any-return]
