@@ -118,13 +118,15 @@ class MultiHeadAttention(Keyed):
         query, key, value = rearrange(self.qkv(x), "b n (h three e) -> three b h n e", three=3, e=self.head_dim)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=self.keep_weights(x))
+        mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=self.keep_weights(query))
         return self.proj(rearrange(mixed, "b h n e -> b n (h e)"))  # type: ignore[no-any-return]
 
-    def keep_weights(self, x: Tensor) -> Tensor | None:
+    def keep_weights(self, query: Tensor) -> Tensor | None:
+        """Dropout factors for the heads that there are here: all of them, or this process's part."""
         if not self.training or self.dropout == 0:
             return None
-        batch, length, _ = x.shape
+        batch, heads, length, _ = query.shape
         if (random := current()) is None:
-            return F.dropout(torch.ones(batch, self.heads, length, length, dtype=x.dtype, device=x.device), self.dropout)
-        return attention_keep_mask(self.keys(random, batch), self.heads, length, length, self.dropout, x.dtype)
+            return F.dropout(torch.ones(batch, heads, length, length, dtype=query.dtype, device=query.device), self.dropout)
+        first = 0 if self.part is None else self.part.index * heads
+        return attention_keep_mask(self.keys(random, batch), heads, length, length, self.dropout, query.dtype, first)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.cuts import Along, Part
 from zoo.random import SampleRandom, current, key
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -25,6 +26,8 @@ class Keyed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.salt: int | None = None
+        self.part: Part | None = None
+        """Which part of a sample's elements this process sees, where several share a block."""
 
     def keys(self, random: SampleRandom, rows: int) -> Tensor:
         """B int64: one key a sample, for this module alone."""
@@ -78,10 +81,21 @@ class Dropout(Keyed):
         if random is None:
             return F.dropout(x, self.p)
         rows = self.keys(random, x.shape[0])
+        if self.part is not None:
+            return x * self.keep_part(rows, x, self.part)
         if x.dim() <= 2 or self.axis == 1:
             return x * keep_mask(rows, x.shape[1:], self.p, x.dtype)
         outermost = x.movedim(self.axis, 1)
         return x * keep_mask(rows, outermost.shape[1:], self.p, x.dtype).movedim(1, self.axis)
+
+    def keep_part(self, rows: Tensor, x: Tensor, part: Part) -> Tensor:
+        """This process's part of the mask that a single process would draw."""
+        assert self.axis == 1
+        shape, axis = list(x.shape[1:]), 0 if part.along is Along.POSITIONS else -1
+        own = shape[axis]
+        shape[axis] = own * part.count
+        whole = keep_mask(rows, torch.Size(shape), self.p, x.dtype)
+        return whole.narrow(1 if part.along is Along.POSITIONS else x.dim() - 1, part.index * own, own)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -118,10 +132,10 @@ def keep_mask(keys: Tensor, shape: torch.Size, p: float, dtype: torch.dtype) -> 
 
 
 @torch.no_grad()
-def attention_keep_mask(keys: Tensor, heads: int, queries: int, keys_length: int, p: float, dtype: torch.dtype) -> Tensor:
+def attention_keep_mask(keys: Tensor, heads: int, queries: int, keys_length: int, p: float, dtype: torch.dtype, first_head: int = 0) -> Tensor:
     """B heads queries keys: as ``keep_mask``, numbered by (head, query, key) in fixed strides, since padding makes two axes longer."""
     blocks = -(-keys_length // 4)
-    head = torch.arange(heads, device=keys.device)[:, None, None] << 40
+    head = torch.arange(first_head, first_head + heads, device=keys.device)[:, None, None] << 40
     query = torch.arange(queries, device=keys.device)[None, :, None] << 20
     places = (head + query + torch.arange(2, blocks + 2, device=keys.device)).view(-1)
     bits = words_at(keys, places).view(torch.int16).view(-1, heads, queries, 4 * blocks)
