@@ -74,10 +74,11 @@ def shard(model: Model, mesh: Mesh, trainer: TrainerSettings, parallel: Parallel
         else MixedPrecisionPolicy(),
         "offload_policy": CPUOffloadPolicy(pin_memory=torch.accelerator.is_available()) if parallel.offload else OffloadPolicy(),
     }
-    for block in repeated(model):
-        fully_shard(block, reshard_after_forward=parallel.reshard, **options).set_gradient_divide_factor(1.0)
-    fully_shard(model, reshard_after_forward=False, **options).set_gradient_divide_factor(1.0)  # the loss and the backward pass need it at once
-    model.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
+    units = [fully_shard(block, reshard_after_forward=parallel.reshard, **options) for block in repeated(model)]
+    units.append(fully_shard(model, reshard_after_forward=False, **options))  # the loss and the backward pass need what is in it at once
+    for unit in units:  # these two go no deeper by themselves
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
     model.set_reduce_scatter_unused_params(True)  # type: ignore[operator]
     for module in model.modules():
         if isinstance(module, nn.RNNBase):

@@ -234,8 +234,8 @@ class Trainer:
         Averaging them here would change what comes after, and a resumed run would differ from an uninterrupted one.
         """
         if self.group.size > 1:
-            own = {id(parameter) for parameter in self.model.parameters()}
-            buffers = {name: tensor for name, tensor in self.model.state_dict(keep_vars=True).items() if id(tensor) not in own}
+            kept = self.model.state_dict(keep_vars=True)
+            buffers = {name: buffer for name, buffer in self.model.named_buffers() if name in kept}
             averages = [self.step.ema.average[name] for name in buffers if name in self.step.ema.average] if self.step.ema is not None else []
             broadcast_state([*buffers.values(), *averages], self.group)
 
