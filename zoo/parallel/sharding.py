@@ -93,9 +93,20 @@ def part_of(whole: Tensor, like: Any) -> Tensor:
     return whole[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state as plain tensors on the CPU, gathered one by one; every process calls this and gets it."""
-    return {name: (tensor.full_tensor() if is_sharded(tensor) else tensor).detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+def whole_state(model: nn.Module, grid: "DeviceMesh | None") -> dict[str, Tensor]:
+    """The model's state as plain tensors on the CPU, put together one by one; every process calls this and gets it."""
+    held = pieces(model, grid)
+    return {name: put_together(tensor, held.get(name)).to("cpu", copy=True) for name, tensor in local_state(model).items()}
+
+
+def put_together(part: Tensor, piece: Piece | None) -> Tensor:
+    """The whole tensor from all processes' parts of it: each owner's in its place, and the sum over processes."""
+    if piece is None:
+        return part
+    whole = torch.zeros(piece.whole, dtype=part.dtype, device=part.device)
+    if piece.owner:
+        whole[tuple(slice(start, start + size) for start, size in zip(piece.offset, piece.shape, strict=True))] = part
+    return everyone().sum(whole)
 
 
 ELEMENTWISE = (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad)

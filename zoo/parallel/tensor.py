@@ -118,7 +118,8 @@ class Positions:
         return x, F.pad(mask, (0, self.filled)), rotation
 
     def leave(self, block: nn.Module, arguments: tuple[Any, ...], x: Tensor) -> Tensor:  # noqa: ARG002 - torch's hook
-        return _Join.apply(x, self.mesh)[:, : self.length]  # type: ignore[no-any-return]
+        whole: Tensor = _Join.apply(x, self.mesh)
+        return whole[:, : self.length].contiguous() if self.filled else whole
 
 
 class _Split(torch.autograd.Function):

@@ -263,7 +263,7 @@ class Job:
         if self.log is not None and any(name.startswith("test/") for name in metrics):
             self.log.row(trainer.progress.step, {name: value for name, value in metrics.items() if name.startswith("test/")})
         with trainer.step.ema.applied() if trainer.step.ema is not None else nullcontext():
-            state = whole_state(model)
+            state = whole_state(model, self.mesh.grid)
         return metrics, tables, state
 
     def _publish(self, data: OpenData, model: Model, metrics: dict[str, float], tables: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
