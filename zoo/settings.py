@@ -163,7 +163,7 @@ class ParallelSettings:
         reshard: free a block's gathered parameters after its forward pass and gather them again for the backward one; fsdp only.
         offload: keep parameters and optimizer state in main memory, on the device only while they are used; fsdp only.
         threads: CPU threads of each process; null shares the cores out evenly.
-        timeout: seconds after which a collective operation that does not answer ends the job.
+        timeout: seconds after which a collective operation that does not answer, or a step that hangs, ends the job with the rank and its stack.
     """
 
     processes: int = 1

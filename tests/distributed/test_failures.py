@@ -29,7 +29,7 @@ class Unreliable(nn.Module):
 
     Args:
         image: filled from the data's spec.
-        how: raise, exit, or none.
+        how: raise, exit, hang, or none.
     """
 
     def __init__(self, *, image: ImageInput, how: str = "none") -> None:
@@ -44,6 +44,8 @@ class Unreliable(nn.Module):
                 open("failed_at", "w").write(str(time.time()))
                 if self.how == "raise":
                     raise RuntimeError("had enough")
+                if self.how == "hang":
+                    time.sleep(1000)
                 if self.how == "exit":
                     os._exit(7)
         return Features(pooled=self.linear(values.flatten(1)).relu())
@@ -83,9 +85,21 @@ def test_a_rank_that_fails_ends_the_job(tmp_path: Path, how: str) -> None:
         assert "rank 1 failed in step 4, on samples" in errors
 
 
-def test_a_signal_to_the_launcher_saves_and_ends_with_0(tmp_path: Path) -> None:
-    """R13: and says how to go on."""
-    process = zoo(tmp_path, "trainer.max_epochs=100000")
+def test_a_rank_that_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
+    """R12: within the time-out and 15 s, by the rank that hangs itself: the line of the plugin that sleeps."""
+    process = zoo(tmp_path, "model.encoder.how=hang", "parallel.timeout=4")
+    _, errors = process.communicate(timeout=150)
+    seconds = time.time() - float((tmp_path / "failed_at").read_text())
+    assert process.returncode not in (0, None)
+    assert seconds < 4 + 15, errors
+    assert "rank 1 has been at step 4, on samples" in errors
+    assert "time.sleep(1000)" in errors
+
+
+@pytest.mark.parametrize("layout", [[], ["parallel.strategy=fsdp"]], ids=["ddp", "fsdp"])
+def test_a_signal_to_the_launcher_saves_and_ends_with_0(layout: list[str], tmp_path: Path) -> None:
+    """R13: and says how to go on, which one process then does (R17)."""
+    process = zoo(tmp_path, "trainer.max_epochs=100000", *layout)
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") > 1):
@@ -99,3 +113,7 @@ def test_a_signal_to_the_launcher_saves_and_ends_with_0(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["outcome"] == "stopped"
     assert (tmp_path / "run" / "checkpoints" / f"step_{result['step']:08d}").is_dir()
+    steps = result["step"] + 3
+    more = zoo(tmp_path, "resume=run", "parallel.processes=1", f"trainer.max_steps={steps}", "trainer.max_epochs=null", "allow=[trainer]")
+    assert more.wait(120) == 0, more.communicate()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == steps

@@ -137,6 +137,7 @@ class Job:
                 log=self.log,
                 checkpointer=checkpointer,
                 callbacks=build_callbacks(config),
+                timeout=config.parallel.timeout,
                 interruption=self.interruption,
                 tick=display.step if display is not None else None,
             )

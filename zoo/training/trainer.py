@@ -19,6 +19,7 @@ from zoo.optim.schedules import Schedule
 from zoo.parallel.collectives import broadcast_state
 from zoo.parallel.mesh import Mesh
 from zoo.parallel.sharding import local_state
+from zoo.parallel.watchdog import Watchdog
 from zoo.settings import BatchStatistics, TrainerSettings
 from zoo.specs import Horizon
 from zoo.structs import Batch
@@ -64,6 +65,7 @@ class Trainer:
         log: for rows; None on ranks other than the first.
         checkpointer: None keeps no checkpoints. Every rank has one; those write that hold what no other does.
         callbacks: by label, in order.
+        timeout: seconds after which a step of one of several processes counts as hanging.
         interruption: notes signals; the job's own listens before and after training as well.
         tick: told the number of steps done after each one, for a progress display; has to cost next to nothing.
     """
@@ -85,6 +87,7 @@ class Trainer:
         log: Log | None = None,
         checkpointer: Checkpointer | None = None,
         callbacks: Mapping[str, Callback] | None = None,
+        timeout: float | None = None,
         interruption: Interruption | None = None,
         tick: Callable[[int], None] | None = None,
     ) -> None:
@@ -100,6 +103,12 @@ class Trainer:
         self.progress = Progress()
         self.interruption = interruption or Interruption()
         self._saved_step = -1
+        self._parts: list[Batch] = []
+        self.watchdog = Watchdog(
+            mesh.world.rank,
+            timeout if mesh.world.size > 1 else None,
+            lambda: f"step {self.progress.step + 1}, on samples {samples_of(self._parts)},",
+        )
         self._last_row = (time.perf_counter(), 0)
 
     # --- the loop -------------------------------------------------------------------------------------------------------------
@@ -109,7 +118,7 @@ class Trainer:
         self.model.train()
         self.train.load_state_dict(self.progress.loader)
         self._last_row = (time.perf_counter(), self.progress.step)
-        with self.interruption:
+        with self.interruption, self.watchdog:
             for callback in self.callbacks.values():
                 callback.start(self.progress, self.monitor)
             ending = self._ending()
@@ -128,6 +137,8 @@ class Trainer:
         for parts in self.train:
             if not step.on_cpu:
                 parts = [part.to(self.device) for part in parts]
+            self._parts = parts
+            self.watchdog.beat()
             try:
                 counts, stopping = step.counts(parts, interruption.name is not None)
                 if stopping:
@@ -136,6 +147,7 @@ class Trainer:
             except Exception as error:
                 error.add_note(describe_failure(self.group.rank, progress.step + 1, parts))
                 raise
+            self.watchdog.rest()
             progress.step += 1
             if tick is not None:
                 tick(progress.step)
@@ -307,9 +319,12 @@ def refuse_mixed_batches(model: Model, settings: TrainerSettings, mesh: Mesh) ->
 
 def describe_failure(rank: int, step: int, parts: list[Batch]) -> str:
     """Where a rank failed, for what it says last on stderr."""
+    return f"rank {rank} failed in step {step}, on samples {samples_of(parts)}"
+
+
+def samples_of(parts: list[Batch]) -> str:
     ids = [sample for part in parts for sample in part.ids.tolist()]
-    shown = ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
-    return f"rank {rank} failed in step {step}, on samples {shown}"
+    return ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
 
 
 def _due(step: int, every: int | None, epoch_ends: bool) -> bool:
