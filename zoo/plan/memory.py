@@ -89,9 +89,11 @@ def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *,
     gradients = workload.trained * 4 / parts
     average = workload.parameters * 4 / parts if workload.ema else 0.0
     activations = step.activations / layout.tensor
-    if layout.tensor > 1:  # what column-parallel products read is gathered: kept whole by autograd, or by the block at work
+    if layout.tensor > 1:
+        # What column-parallel products read is gathered, twice a block: kept whole by autograd, or by the block at work alone. So are, at
+        # work, the partial gradients of two such products and their sum.
         blocks = 1 if checkpointing is not Checkpointing.NONE else workload.dimensions.blocks
-        activations += 2 * blocks * step.block_input * (1 - 1 / layout.tensor)
+        activations += (2 * blocks + 3) * step.block_input * (1 - 1 / layout.tensor)
     gathered = 0.0
     if layout.strategy is Strategy.DDP:
         # Gradients grow while activations shrink, and the update needs room of its own.
@@ -111,5 +113,5 @@ def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *,
         optimizer=update.states / parts + average,
         activations=activations,
         gathered=gathered,
-        inputs=step.inputs / 1,
+        inputs=step.inputs,
     )

@@ -97,8 +97,15 @@ class Plan:
         return whole / self.choices.layout.world
 
 
-def plan(workload: Workload, device: Device, choices: Choices, constants: Constants = CONSTANTS) -> Plan:
+def plan(workload: Workload, device: Device, choices: Choices, constants: Constants = CONSTANTS, *, estimate: bool = False) -> Plan:
     """Memory, traffic and time of a step.
+
+    Args:
+        workload: what is trained.
+        device: on which.
+        choices: how.
+        constants: what no data sheet says.
+        estimate: scale a step that was traced with other samples, instead of tracing this one.
 
     Raises:
         ConfigError: for a layout or a batch that is not legal.
@@ -111,7 +118,7 @@ def plan(workload: Workload, device: Device, choices: Choices, constants: Consta
     sharded = layout.strategy is not Strategy.DDP and layout.shard > 1
     numbers = (Numbers.BF16 if sharded or layout.tensor > 1 else Numbers.AUTOCAST) if choices.bf16 else Numbers.FP32
     kind = "cpu" if device.launches else "cuda"
-    step = workload.step(choices.micro_batch, numbers, choices.checkpointing, choices.every, kind)
+    step = (workload.estimate if estimate else workload.step)(choices.micro_batch, numbers, choices.checkpointing, choices.every, kind)
     update = workload.update()
     element = 2 if choices.bf16 else 4
     moved = transfers(

@@ -20,6 +20,7 @@ class Constants:
         float8: rate of float8 products over bf16 ones, casts apart.
         stream: share of the memory's bandwidth that elementwise kernels reach.
         links: share of a link's bandwidth that collectives reach.
+        latency: seconds of a collective of next to nothing.
         host: seconds that the host needs for a kernel, forward and backward alike.
         host_compiled: the same from compiled code.
     """
@@ -28,6 +29,7 @@ class Constants:
     float8: float = 1.62
     stream: float = 0.9
     links: float = 0.82
+    latency: float = 40e-6
     host: float = 8e-6
     host_compiled: float = 4e-6
 
@@ -38,6 +40,7 @@ SOURCES = {
     "float8": "FITTED to torchtitan's 8,532 tokens/s a GPU (Llama 3.1 8B, 8 H100, FSDP, compile, float8)",
     "stream": "assumed: what stream benchmarks reach on such memories",
     "links": "367.6 of 450 GB/s, 8 GPUs, ring: https://github.com/stas00/ml-engineering, network/benchmarks/results/all-reduce-8xH200.md; the network is assumed alike",
+    "latency": "32 KiB over 8 GPUs at .82 GB/s, from the same table",
     "host": "assumed; only steps of a few milliseconds feel it",
     "host_compiled": "assumed, as host",
 }
@@ -83,7 +86,7 @@ class Compute:
 
 
 def link_seconds(transfer: Transfer, device: Device, layout: Layout, constants: Constants = CONSTANTS) -> float:
-    return transfer.bytes / (bandwidth(device, layout, transfer.axis) * constants.links)
+    return transfer.bytes / (bandwidth(device, layout, transfer.axis) * constants.links) + transfer.calls * constants.latency
 
 
 def step_seconds(

@@ -46,7 +46,7 @@ class Numbers(StrEnum):
     AUTOCAST = "autocast"
     """fp32 parameters, bf16 where it pays (``trainer.precision=bf16`` on whole parameters)."""
     BF16 = "bf16"
-    """Parameters gathered in bf16, which is what FSDP2's mixed precision computes with."""
+    """Parameters gathered in bf16 and inputs cast, which is what FSDP2's mixed precision computes with; autocast where types still meet."""
 
 
 @dataclass(slots=True)
@@ -174,9 +174,11 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
         if func.namespace == "prim":
-            return result
+            return func(*args, **kwargs)
+        if func._overloadpacket.__name__ in BY_MASK:
+            args = widest(args)
+        result = torch.empty(args[0].numel(), args[0].dim(), dtype=torch.int64) if func is torch.ops.aten.nonzero.default else func(*args, **kwargs)
         given = [leaf for leaf in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
         before = {self.number(tensor): tensor for tensor in given}
@@ -189,6 +191,8 @@ class Recorder(TorchDispatchMode):
 
 
 ALLOCATING = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+BY_MASK = ("index", "index_put", "index_put_", "_index_put_impl_")
+"""May choose by a mask, whose number of chosen places is data: all of them are taken to be chosen, which is the most that there can be."""
 BY_ROWS = ("embedding", "index", "gather", "index_select")
 
 
@@ -217,6 +221,17 @@ def describe(
     if kind is not Kind.OTHER:
         width = min(tensor.element_size() for tensor in before.values() if tensor.is_floating_point())
     return Operation(name, kind, phase, flops, work, reads, writes, width, sizes)
+
+
+def widest(args: Any) -> Any:
+    """Indices of as many places as each mask has, in its stead."""
+    indices: list[Tensor | None] = []
+    for index in args[1]:
+        if index is None or index.dtype is not torch.bool:
+            indices.append(index)
+        else:
+            indices += [torch.empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+    return (args[0], indices, *args[2:])
 
 
 def touched(tensor: Tensor) -> int:
@@ -273,7 +288,7 @@ def trace_step(
     recorder = Recorder(trace)
     with FakeTensorMode(allow_non_fake_inputs=True), kernels_of(device):
         twin = fake_twin(model, torch.bfloat16 if numbers is Numbers.BF16 else None)
-        inputs = batch.apply(lambda tensor: torch.empty((rows, *tensor.shape[1:]), dtype=tensor.dtype))
+        inputs = batch.apply(lambda tensor: torch.empty((rows, *tensor.shape[1:]), dtype=narrowed(tensor.dtype, numbers)))
         apply_checkpointing(twin, checkpointing, every)
         parameters = list(twin.parameters())
         update = optimizer(twin) if optimizer else None
@@ -290,7 +305,7 @@ def trace_step(
             trace.states = set(states)
             trace.changes = [(number, size, 0) for number, size in states.items()]
             random = SampleRandom(0, 1, inputs.ids)
-            autocast: AbstractContextManager[Any] = torch.autocast("cpu", torch.bfloat16) if numbers is Numbers.AUTOCAST else nullcontext()
+            autocast: AbstractContextManager[Any] = torch.autocast("cpu", torch.bfloat16) if numbers is not Numbers.FP32 else nullcontext()
             with sample_randomness(random):
                 with autocast:
                     terms = twin.losses(inputs)  # type: ignore[operator]
@@ -357,6 +372,11 @@ def batch_tensors(batch: Batch) -> list[Tensor]:
     found: list[Tensor] = []
     batch.apply(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
     return found
+
+
+def narrowed(dtype: torch.dtype, numbers: Numbers) -> torch.dtype:
+    """FSDP2 casts inputs as it does parameters."""
+    return torch.bfloat16 if numbers is Numbers.BF16 and dtype.is_floating_point else dtype
 
 
 def fake_twin(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

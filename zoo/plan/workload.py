@@ -7,7 +7,7 @@ amount with each block. A test holds that equal to tracing the whole stack.
 import copy
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -69,6 +69,20 @@ class Step:
     casts: dict[Phase, int]
     eager_kernels: int
     fused_kernels: int
+
+    def scaled(self, rows: int) -> "Step":
+        """About this step with so many samples: everything in proportion."""
+        factor = rows / self.rows
+
+        def larger(value: int) -> int:
+            return round(value * factor)
+
+        works: Counter[Work] = Counter()
+        for work, count in self.works.items():
+            works[work._replace(flops=larger(work.flops), work=larger(work.work), bytes=larger(work.bytes))] += count
+        names = ("flops", "saved", "activations", "step", "inputs", "block_input")
+        by_phase = {name: {phase: larger(value) for phase, value in getattr(self, name).items()} for name in ("eager", "fused", "casts")}
+        return replace(self, rows=rows, works=works, **{name: larger(getattr(self, name)) for name in names}, **by_phase)
 
 
 @dataclass(frozen=True)
@@ -136,6 +150,13 @@ class Workload:
             self._steps[key] = self._measure(rows, numbers, checkpointing, every, device)
         return self._steps[key]
 
+    def estimate(self, rows: int, numbers: Numbers, checkpointing: Checkpointing = Checkpointing.NONE, every: int = 1, device: str = "cuda") -> Step:
+        """The same from a step of another size, where one was traced: for searches, which ask for many."""
+        for key, step in self._steps.items():
+            if key[1:] == (numbers, checkpointing, every, device):
+                return step if step.rows == rows else step.scaled(rows)
+        return self.step(min(rows, 4), numbers, checkpointing, every, device).scaled(rows)
+
     def update(self) -> Update:
         if not self._updates:
             trace = trace_update(self.model, self.optimizer)
@@ -143,21 +164,20 @@ class Workload:
         return self._updates[0]
 
     def _measure(self, rows: int, numbers: Numbers, checkpointing: Checkpointing, every: int, device: str) -> Step:
-        def trace(model: nn.Module, kind: Checkpointing) -> Trace:
-            return trace_step(model, self.batch, rows=rows, numbers=numbers, checkpointing=kind, every=every, device=device)
+        def measured(model: nn.Module) -> Step:
+            return self._sum(trace_step(model, self.batch, rows=rows, numbers=numbers, checkpointing=checkpointing, every=every, device=device))
 
         depth = stack_depth(self.model)
         if depth < SHALLOW * every:
-            return self._sum(trace(self.model, checkpointing), trace(self.model, Checkpointing.NONE) if checkpointing is not Checkpointing.NONE else None)
-        low = 2 * every + depth % every
-        first, second = (shallow(self.model, blocks) for blocks in (low, low + every))
-        steps = []
-        for model in (first, second):
-            plain = trace(model, Checkpointing.NONE) if checkpointing is not Checkpointing.NONE else None
-            steps.append(self._sum(trace(model, checkpointing), plain))
-        return continued(*steps, (depth - low) // every)
+            step = measured(self.model)
+        else:
+            low = 2 * every + depth % every
+            step = continued(*(measured(shallow(self.model, blocks)) for blocks in (low, low + every)), (depth - low) // every)
+        if checkpointing is Checkpointing.NONE:
+            return step
+        return replace(step, flops=self.step(rows, numbers, device=device).flops)
 
-    def _sum(self, trace: Trace, plain: Trace | None) -> Step:
+    def _sum(self, trace: Trace) -> Step:
         pairs = {
             (layer.in_features, layer.out_features)
             for block in repeated_blocks(self.model)
@@ -178,7 +198,7 @@ class Workload:
         return Step(
             rows=trace.rows,
             works=works,
-            flops=(plain or trace).flops(),
+            flops=trace.flops(),
             saved=trace.saved,
             activations=trace.activation_peak(),
             step=trace.step_peak(),
