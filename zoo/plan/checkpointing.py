@@ -60,7 +60,8 @@ def apply_checkpointing(model: nn.Module, kind: Checkpointing, every: int = 1) -
 
 
 def _selective() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return create_selective_checkpoint_contexts(_policy())
+    contexts: tuple[AbstractContextManager[Any], AbstractContextManager[Any]] = create_selective_checkpoint_contexts(_policy())
+    return contexts
 
 
 def _policy() -> Callable[..., CheckpointPolicy]:

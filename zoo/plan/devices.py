@@ -3,6 +3,7 @@
 Rates are in FLOP a second, memory in bytes, bandwidths in bytes a second and one direction.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from zoo.errors import ConfigError, did_you_mean
@@ -90,7 +91,12 @@ H200 = Device(
     bandwidth=4.8 * TERA,
     link=450 * GIGA,
     network=50 * GIGA,
-    sources={"peak, memory, bandwidth, link": H200_SHEET, "products": f"the H100's, whose processor it has: {MAMF}", "attention": FLASH_H100, "network": NETWORK},
+    sources={
+        "peak, memory, bandwidth, link": H200_SHEET,
+        "products": f"the H100's, whose processor it has: {MAMF}",
+        "attention": FLASH_H100,
+        "network": NETWORK,
+    },
 )
 A100 = Device(
     name="a100",
@@ -125,28 +131,29 @@ def find_device(name: str) -> Device:
 def measure_cpu() -> Device:
     """This process's CPU: products of 1024 x 1024, a copy past the caches; about a second. Links are memory, for want of better."""
     import os
+    from functools import partial
     from time import perf_counter
 
     import torch
 
     from zoo.layers.attention import cpu_has_bf16
 
-    def best(action: object, rounds: int = 5) -> float:
+    def best(action: Callable[[], object], rounds: int = 5) -> float:
         times = []
         for _ in range(rounds):
             start = perf_counter()
-            action()  # type: ignore[operator]
+            action()
             times.append(perf_counter() - start)
         return min(times)
 
     side = 1024
-    rates = {}
+    rates: dict[str, float] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         if name == "bf16" and not cpu_has_bf16():
             rates["bf16"] = rates["fp32"]  # zoo multiplies in fp32 there
             continue
-        left = torch.ones(side, side, dtype=dtype)
-        rates[name] = 2 * side**3 / best(lambda left=left: left @ left)
+        matrix = torch.ones(side, side, dtype=dtype)
+        rates[name] = 2 * side**3 / best(partial(torch.matmul, matrix, matrix))
     block = torch.ones(2**24)
     other = torch.empty_like(block)
     bandwidth = 2 * block.numel() * 4 / best(lambda: other.copy_(block))

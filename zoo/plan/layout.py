@@ -87,7 +87,8 @@ def check_layout(layout: Layout, dimensions: Dimensions) -> None:
         ways = [f"legal here: --replicate {'|'.join(map(str, choices))}"] if choices else ["a larger --world, or a smaller --tp"]
         raise ConfigError(
             "--replicate",
-            f"{layout.replicate} does not split {layout.data} data-parallel devices ({layout.world} / tensor {layout.tensor}) into 2 or more groups of 2 or more",
+            f"{layout.replicate} does not split the {layout.data} devices that see different data ({layout.world} / tensor {layout.tensor}) "
+            "into 2 or more groups of 2 or more",
             *ways,
             "--strategy fsdp",
         )

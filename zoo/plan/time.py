@@ -39,7 +39,7 @@ SOURCES = {
     "products": "FITTED to torchtitan's 2,973 tokens/s a GPU (Llama 3 8B, 64 A100, FSDP, selective checkpointing; docs/performance.md of 2024)",
     "float8": "FITTED to torchtitan's 8,532 tokens/s a GPU (Llama 3.1 8B, 8 H100, FSDP, compile, float8)",
     "stream": "assumed: what stream benchmarks reach on such memories",
-    "links": "367.6 of 450 GB/s, 8 GPUs, ring: https://github.com/stas00/ml-engineering, network/benchmarks/results/all-reduce-8xH200.md; the network is assumed alike",
+    "links": "367.6 of 450 GB/s, 8 GPUs, ring: github.com/stas00/ml-engineering, network/benchmarks/results/all-reduce-8xH200.md; the network is assumed alike",
     "latency": "32 KiB over 8 GPUs at .82 GB/s, from the same table",
     "host": "assumed; only steps of a few milliseconds feel it",
     "host_compiled": "assumed, as host",

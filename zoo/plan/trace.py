@@ -113,7 +113,7 @@ class Trace:
 
     def peak(self) -> int:
         """Most bytes at once: parameters, inputs and everything that the step allocates."""
-        return self.inputs + sum(self.parameters.values()) + self._peak(lambda storage: True)
+        return self.inputs + sum(self.parameters.values()) + self._peak(lambda _: True)
 
     def activation_peak(self) -> int:
         """Most bytes at once of what is no parameter, gradient, optimizer state or input, in the forward and backward passes."""
@@ -196,9 +196,7 @@ BY_MASK = ("index", "index_put", "index_put_", "_index_put_impl_")
 BY_ROWS = ("embedding", "index", "gather", "index_select")
 
 
-def describe(
-    func: Any, args: Any, kwargs: Any, result: Any, phase: Phase, before: dict[int, Tensor], after: dict[int, Tensor], mutable: bool
-) -> Operation:
+def describe(func: Any, args: Any, kwargs: Any, result: Any, phase: Phase, before: dict[int, Tensor], after: dict[int, Tensor], mutable: bool) -> Operation:
     packet = func._overloadpacket
     name = packet.__name__
     reads = {number: touched(tensor) for number, tensor in before.items()}
@@ -207,7 +205,8 @@ def describe(
         reads = writes = {}
     elif name in BY_ROWS:
         reads = dict.fromkeys(reads, min(sum(writes.values()), max(reads.values(), default=0)))
-    kind, flops, work, sizes = Kind.OTHER, 0, 0, ()
+    kind, flops, work = Kind.OTHER, 0, 0
+    sizes: tuple[int, ...] = ()
     if "scaled_dot_product" in name:
         kind = Kind.ATTENTION
         flops, work = attention_flops(args, backward="backward" in name)

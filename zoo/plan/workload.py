@@ -8,7 +8,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +22,10 @@ from zoo.structs import Batch, Values
 
 SHALLOW = 4
 """Blocks from which on a stack is continued instead of traced."""
+
+
+SIZES = ("flops", "saved", "activations", "step")
+BY_PHASE = ("eager", "fused", "casts")
 
 
 class Work(NamedTuple):
@@ -80,9 +84,9 @@ class Step:
         works: Counter[Work] = Counter()
         for work, count in self.works.items():
             works[work._replace(flops=larger(work.flops), work=larger(work.work), bytes=larger(work.bytes))] += count
-        names = ("flops", "saved", "activations", "step", "inputs", "block_input")
-        by_phase = {name: {phase: larger(value) for phase, value in getattr(self, name).items()} for name in ("eager", "fused", "casts")}
-        return replace(self, rows=rows, works=works, **{name: larger(getattr(self, name)) for name in names}, **by_phase)
+        changes: dict[str, Any] = {name: larger(getattr(self, name)) for name in (*SIZES, "inputs", "block_input")}
+        changes |= {name: {phase: larger(value) for phase, value in getattr(self, name).items()} for name in BY_PHASE}
+        return replace(self, rows=rows, works=works, **changes)
 
 
 @dataclass(frozen=True)
@@ -172,18 +176,14 @@ class Workload:
             step = measured(self.model)
         else:
             low = 2 * every + depth % every
-            step = continued(*(measured(shallow(self.model, blocks)) for blocks in (low, low + every)), (depth - low) // every)
+            step = continued(measured(shallow(self.model, low)), measured(shallow(self.model, low + every)), (depth - low) // every)
         if checkpointing is Checkpointing.NONE:
             return step
         return replace(step, flops=self.step(rows, numbers, device=device).flops)
 
     def _sum(self, trace: Trace) -> Step:
-        pairs = {
-            (layer.in_features, layer.out_features)
-            for block in repeated_blocks(self.model)
-            for layer in block.modules()
-            if isinstance(layer, nn.Linear)
-        }
+        layers = [layer for block in repeated_blocks(self.model) for layer in block.modules() if isinstance(layer, nn.Linear)]
+        pairs = {(layer.in_features, layer.out_features) for layer in layers}
 
         def in_block(operation: Operation) -> bool:
             sizes = Counter(operation.sizes)
@@ -224,15 +224,8 @@ def continued(first: Step, second: Step, times: int) -> Step:
         return {phase: low[phase] + times * (high[phase] - low[phase]) for phase in low}
 
     works = Counter({work: first.works[work] + times * (second.works[work] - first.works[work]) for work in {*first.works, *second.works}})
-    straight = {name: line(name) for name in ("flops", "saved", "activations", "step", "eager_kernels", "fused_kernels")}
-    return Step(
-        rows=first.rows,
-        works=works,
-        inputs=first.inputs,
-        block_input=first.block_input,
-        **straight,
-        **{name: lines(name) for name in ("eager", "fused", "casts")},  # type: ignore[arg-type]
-    )
+    changes: dict[str, Any] = {name: line(name) for name in (*SIZES, "eager_kernels", "fused_kernels")}
+    return replace(first, works=works, **changes, **{name: lines(name) for name in BY_PHASE})
 
 
 def stack_depth(model: nn.Module) -> int:
@@ -240,8 +233,9 @@ def stack_depth(model: nn.Module) -> int:
     stacks = [getattr(module, name) for module in model.modules() for name in getattr(module, "repeats", ())]
     if len(stacks) != 1 or not isinstance(stacks[0], nn.ModuleList):
         return 0
-    shapes = {tuple((name, tuple(parameter.shape)) for name, parameter in block.named_parameters()) for block in stacks[0]}
-    return len(stacks[0]) if len(shapes) == 1 else 0
+    blocks: nn.ModuleList = stacks[0]
+    shapes = {tuple((name, tuple(parameter.shape)) for name, parameter in block.named_parameters()) for block in blocks}
+    return len(blocks) if len(shapes) == 1 else 0
 
 
 def shallow(model: nn.Module, blocks: int) -> nn.Module:
@@ -268,7 +262,7 @@ def of_model(
 ) -> Workload:
     """Any model with ``losses``."""
     blocks = repeated_blocks(model)
-    heads = {module.heads for block in blocks for module in block.modules() if isinstance(getattr(module, "heads", None), int)}
+    heads = {heads for block in blocks for module in block.modules() if isinstance(heads := getattr(module, "heads", None), int)}
     widths = {width for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear) for width in (layer.in_features, layer.out_features)}
     dimensions = Dimensions(heads=tuple(sorted(heads)), widths=tuple(sorted(widths)), positions=positions, blocks=len(blocks))
     return Workload(name, model, batch, optimizer, positions, dimensions, ema)

@@ -1,8 +1,8 @@
 """zoo plan explains runs that others have published."""
 
 import pytest
-from tools.plan_published import OTHERS, SEVEN, SHAPES, Run, predicted
 
+from tools.plan_published import OTHERS, SEVEN, SHAPES, Run, predicted
 from zoo.plan.devices import DEVICES, GIB
 from zoo.plan.layout import Layout, Strategy
 from zoo.plan.planner import Choices, plan
