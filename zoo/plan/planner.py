@@ -9,8 +9,9 @@ from zoo.plan.communication import Transfer, When, transfers
 from zoo.plan.devices import Device
 from zoo.plan.layout import Layout, Strategy, check_layout
 from zoo.plan.memory import Memory, of_layout
+from zoo.plan.operations import Kind, Phase
 from zoo.plan.time import CONSTANTS, Compute, Constants, Prediction, step_seconds
-from zoo.plan.trace import Kind, Numbers, Phase
+from zoo.plan.trace import Numbers
 from zoo.plan.workload import Step, Workload
 
 USABLE = 0.95

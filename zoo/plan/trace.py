@@ -2,8 +2,6 @@
 
 Nothing is computed and no memory is taken. The operations are those that autograd, torch's checkpointing and the optimizer really run,
 so that what is saved, what is computed again and where the peak lies are measured. What a kernel allocates and frees within itself is not seen.
-
-Letters: M K N sizes of a matrix product.
 """
 
 import copy
@@ -19,24 +17,12 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from zoo.layers import attention
 from zoo.plan.checkpointing import Checkpointing, apply_checkpointing, repeated_blocks
+from zoo.plan.operations import BY_MASK, Operation, Phase, describe, touched, widest
 from zoo.random import SampleRandom, sample_randomness
 from zoo.structs import Batch
-
-
-class Kind(StrEnum):
-    PRODUCT = "product"
-    ATTENTION = "attention"
-    OTHER = "other"
-
-
-class Phase(StrEnum):
-    FORWARD = "forward"
-    BACKWARD = "backward"
-    OPTIMIZER = "optimizer"
 
 
 class Numbers(StrEnum):
@@ -47,37 +33,6 @@ class Numbers(StrEnum):
     """fp32 parameters, bf16 where it pays (``trainer.precision=bf16`` on whole parameters)."""
     BF16 = "bf16"
     """Parameters gathered in bf16 and inputs cast, which is what FSDP2's mixed precision computes with; autocast where types still meet."""
-
-
-@dataclass(slots=True)
-class Operation:
-    """One kernel.
-
-    Args:
-        name: aten's.
-        kind: matrix product or convolution, attention, or anything else.
-        phase: where it ran; what checkpointing computes again runs in the backward phase.
-        flops: multiplications and additions that the model asks for, attention in full.
-        work: what the kernel does, without what a causal mask saves.
-        reads: bytes of each storage that it reads.
-        writes: bytes of each storage that it writes.
-        width: bytes of an element of what it computes.
-        sizes: M, K and N of a matrix product; empty for others.
-    """
-
-    name: str
-    kind: Kind
-    phase: Phase
-    flops: int
-    work: int
-    reads: dict[int, int]
-    writes: dict[int, int]
-    width: int
-    sizes: tuple[int, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        return sum(self.reads.values()) + sum(self.writes.values())
 
 
 @dataclass
@@ -188,70 +143,6 @@ class Recorder(TorchDispatchMode):
             return result  # a view
         self.trace.operations.append(describe(func, args, kwargs, result, self.phase, before, after, mutable))
         return result
-
-
-ALLOCATING = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
-BY_MASK = ("index", "index_put", "index_put_", "_index_put_impl_")
-"""May choose by a mask, whose number of chosen places is data: all of them are taken to be chosen, which is the most that there can be."""
-BY_ROWS = ("embedding", "index", "gather", "index_select")
-
-
-def describe(func: Any, args: Any, kwargs: Any, result: Any, phase: Phase, before: dict[int, Tensor], after: dict[int, Tensor], mutable: bool) -> Operation:
-    packet = func._overloadpacket
-    name = packet.__name__
-    reads = {number: touched(tensor) for number, tensor in before.items()}
-    writes = {number: touched(tensor) for number, tensor in (after if after or not mutable else before).items()}
-    if name in ALLOCATING:
-        reads = writes = {}
-    elif name in BY_ROWS:
-        reads = dict.fromkeys(reads, min(sum(writes.values()), max(reads.values(), default=0)))
-    kind, flops, work = Kind.OTHER, 0, 0
-    sizes: tuple[int, ...] = ()
-    if "scaled_dot_product" in name:
-        kind = Kind.ATTENTION
-        flops, work = attention_flops(args, backward="backward" in name)
-        if any(value is True for value in (*args, *kwargs.values())):  # the only flag is is_causal
-            work //= 2
-    elif packet in flop_registry:
-        kind, flops = Kind.PRODUCT, int(flop_registry[packet](*args, **kwargs, out_val=result))
-        work = flops
-        sizes = product_sizes(name, args)
-    width = max((tensor.element_size() for tensor in (*after.values(), *before.values()) if tensor.is_floating_point()), default=4)
-    if kind is not Kind.OTHER:
-        width = min(tensor.element_size() for tensor in before.values() if tensor.is_floating_point())
-    return Operation(name, kind, phase, flops, work, reads, writes, width, sizes)
-
-
-def widest(args: Any) -> Any:
-    """Indices of as many places as each mask has, in its stead."""
-    indices: list[Tensor | None] = []
-    for index in args[1]:
-        if index is None or index.dtype is not torch.bool:
-            indices.append(index)
-        else:
-            indices += [torch.empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
-    return (args[0], indices, *args[2:])
-
-
-def touched(tensor: Tensor) -> int:
-    """Bytes that a kernel reads or writes of a tensor; an expanded one is read once."""
-    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
-
-
-def attention_flops(args: Any, *, backward: bool) -> tuple[int, int]:
-    """What the model asks for, and what the kernel does: backward it computes the scores again (Dao, 2023, https://arxiv.org/abs/2307.08691)."""
-    query, key, value = args[1:4] if backward else args[:3]
-    batch, heads, queries, width = query.shape
-    pairs = 2 * batch * heads * queries * key.shape[2]
-    forward = int(pairs * (width + value.shape[3]))
-    return (2 * forward, 2 * forward + int(pairs * width)) if backward else (forward, forward)
-
-
-def product_sizes(name: str, args: Any) -> tuple[int, ...]:
-    if name not in ("mm", "addmm"):
-        return ()
-    left, right = args[-2:] if name == "mm" else args[1:3]
-    return (int(left.shape[0]), int(left.shape[1]), int(right.shape[1]))
 
 
 # --- the step ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ uses it. (Inductor also fuses less than this across reductions, and recomputes m
 
 from collections.abc import Callable, Sequence
 
-from zoo.plan.trace import Kind, Operation, Phase
+from zoo.plan.operations import Kind, Operation, Phase
 
 
 def eager_traffic(operations: Sequence[Operation]) -> tuple[int, int]:

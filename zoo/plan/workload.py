@@ -15,8 +15,9 @@ from torch import nn
 
 from zoo.plan.checkpointing import Checkpointing, repeated_blocks
 from zoo.plan.layout import Dimensions
+from zoo.plan.operations import Kind, Operation, Phase
 from zoo.plan.shapes import TransformerShape
-from zoo.plan.trace import Kind, Numbers, Operation, Phase, Trace, trace_step, trace_update
+from zoo.plan.trace import Numbers, Trace, trace_step, trace_update
 from zoo.plan.traffic import cast_traffic, eager_traffic, fused_traffic
 from zoo.structs import Batch, Values
 
@@ -216,8 +217,8 @@ def continued(first: Step, second: Step, times: int) -> Step:
     """``first`` with what ``second`` has more of, ``times`` over."""
 
     def line(name: str) -> int:
-        low: int = getattr(first, name)
-        return low + times * (getattr(second, name) - low)
+        low, high = int(getattr(first, name)), int(getattr(second, name))
+        return low + times * (high - low)
 
     def lines(name: str) -> dict[Phase, int]:
         low, high = getattr(first, name), getattr(second, name)
@@ -225,7 +226,8 @@ def continued(first: Step, second: Step, times: int) -> Step:
 
     works = Counter({work: first.works[work] + times * (second.works[work] - first.works[work]) for work in {*first.works, *second.works}})
     changes: dict[str, Any] = {name: line(name) for name in (*SIZES, "eager_kernels", "fused_kernels")}
-    return replace(first, works=works, **changes, **{name: lines(name) for name in BY_PHASE})
+    changes |= {name: lines(name) for name in BY_PHASE}
+    return replace(first, works=works, **changes)
 
 
 def stack_depth(model: nn.Module) -> int:

@@ -14,8 +14,9 @@ from zoo.data.fake import fake_batch
 from zoo.model import Model
 from zoo.plan import workload as workloads
 from zoo.plan.checkpointing import Checkpointing, apply_checkpointing
+from zoo.plan.operations import Kind, Phase, attention_flops
 from zoo.plan.shapes import TransformerShape
-from zoo.plan.trace import Kind, Numbers, Phase, attention_flops, trace_step
+from zoo.plan.trace import Numbers, trace_step
 from zoo.plan.workload import of_model, of_shape
 from zoo.specs import ClassTarget, DataSpec, ImageInput, TextInput
 from zoo.structs import Batch
