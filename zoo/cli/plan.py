@@ -19,7 +19,7 @@ the links, seconds, samples and tokens a second, MFU. Nothing is read, trained o
 tensors, through autograd, checkpointing and the optimizer.
 
   zoo plan model/encoder=vit_tiny data=fashion_mnist                       this machine's CPU, measured for a second
-  zoo plan model/encoder=transformer data=text --device h100 --world 8 --strategy fsdp --precision bf16 --compile
+  zoo plan experiment=tweet_sentiment --device h100 --world 8 --strategy fsdp --precision bf16 --compile
   zoo plan ... --device a100 --world 64 --strategy hsdp --replicate 8 --tp 2 --checkpoint selective --batch 512
   zoo plan ... --device h100 --world 64 --target samples_per_second=20000  the cheapest layout that reaches it
 
