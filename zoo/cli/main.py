@@ -16,6 +16,7 @@ COMMANDS = {
     "list": "components, presets, experiments and pretrained models",
     "show": "one component's options, or a composed model's shapes and cost",
     "check": "compose, build on the meta device and step once, without touching data",
+    "plan": "memory, traffic and time of a run on devices that need not be there",
 }
 HELP = """zoo: compose, check, train, resume and use models for text, images, sound and interactions
 

@@ -36,7 +36,7 @@ VIT = ["model/encoder=vit_tiny", "model.encoder.patch_size=2", "model.encoder.di
         ([*VIT, "parallel=fsdp", "parallel.processes=6", "parallel.replicas=4"], "parallel.replicas", r"4 copies(.|\n)*parallel.replicas=1\|2\|3\|6"),
         ([*VIT, "parallel.replicas=2"], "parallel.replicas", r"means nothing without sharding(.|\n)*parallel=fsdp"),
         ([*VIT, "parallel.sequence=true"], "parallel.sequence", r"parallel.tensor=2 or more"),
-        ([*VIT, "parallel.processes=4", "parallel.tensor=4"], "parallel.tensor", r"4 does not divide the 6 heads of encoder.blocks.0(.|\n)*parallel.tensor=1\|2\|3\|6"),
+        ([*VIT, "parallel.processes=4", "parallel.tensor=4"], "parallel.tensor", r"4 does not divide the 6 heads(.|\n)*parallel.tensor=1\|2\|3\|6"),
         (["model/encoder=mlp", "parallel.processes=2", "parallel.tensor=2"], "parallel.tensor", r"this model has none(.|\n)*parallel=fsdp"),
         (["model/encoder=mlp", "trainer.recompute=full"], "trainer.recompute", r"names no repeated blocks"),
     ],
