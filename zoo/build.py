@@ -75,9 +75,11 @@ def build_model(config: ModelNodes, spec: DataSpec, *, fetch: bool = True) -> Mo
 def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = None) -> tuple[Any, tuple[str, ...]]:
     """An encoder and the names of the inputs that it takes: its own, or those of the encoders that it is made of.
 
-    A nested encoder takes the input that its label names, or else the only one that fits it.
+    A nested encoder takes the input that its label names, or else the only one that fits it; inside an encoder that is given its inputs by
+    name, the label has to be one.
     """
     inputs: list[str] = []
+    labels: list[tuple[str, InputSpec]] = []
 
     def wire(components: Registry, nested: Mapping[str, Any], path: str) -> dict[str, Any]:
         wired = components.schema(nested["name"]).wired
@@ -86,14 +88,35 @@ def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = Non
         label = path.rpartition(".")[2]
         chosen = choose(ENCODERS, nested["name"], spec.inputs, label if label in {entry.name for entry in spec.inputs} else None, path, nested=True)
         inputs.append(chosen.name)
+        labels.append((path, chosen))
         return {parameter.name: _spec_for(parameter, (chosen,), path) for parameter in wired}
 
     if not accepted(ENCODERS, node["name"]) and any(option.type.holds("encoder") for option in ENCODERS.schema(node["name"]).options):
         if wanted is not None:
             raise ConfigError("model.input", f"encoder {node['name']!r} is made of encoders with inputs of their own, so that {wanted!r} chooses none")
-        return _build(ENCODERS, node, "model.encoder", wire=wire), tuple(dict.fromkeys(inputs))
-    chosen = choose(ENCODERS, node["name"], spec.inputs, wanted, "model.input")
-    return _build(ENCODERS, node, "model.encoder", chosen, wire=wire), tuple(dict.fromkeys([chosen.name, *inputs]))
+        built = _build(ENCODERS, node, "model.encoder", wire=wire)
+    else:
+        chosen = choose(ENCODERS, node["name"], spec.inputs, wanted, "model.input")
+        built = _build(ENCODERS, node, "model.encoder", chosen, wire=wire)
+        labels.insert(0, ("model.encoder", chosen))
+        inputs.insert(0, chosen.name)
+    _check_inputs(node["name"], labels, by_name=bool(getattr(built, "by_name", False)))
+    return built, tuple(dict.fromkeys(inputs))
+
+
+def _check_inputs(encoder: str, taken: list[tuple[str, InputSpec]], *, by_name: bool) -> None:
+    """What the encoders inside take, against what the whole is given."""
+    for path, entry in taken:
+        parent, _, label = path.rpartition(".")
+        if by_name and label != entry.name:
+            raise ConfigError(path, f"no input is named {label!r}; what fits here is {entry.name!r}", f"name it after its input: {parent}.{entry.name}")
+        if entry.optional and not by_name:
+            raise ConfigError(
+                "model.encoder",
+                f"samples of this data may lack the input {entry.name!r}, and encoder {encoder!r} needs it in every row",
+                f"an encoder that takes absent inputs: model/encoder=fusion model.encoder.encoders.{entry.name}={{name: {encoder}}}",
+                "only samples that have it, by the data's options: data.optional=[] (the others are left out, up to data.max_bad_samples)",
+            )
 
 
 def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted: str | None, path: str, *, nested: bool = False) -> Any:
