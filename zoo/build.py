@@ -114,7 +114,7 @@ def _check_inputs(encoder: str, taken: list[tuple[str, InputSpec]], *, by_name: 
             raise ConfigError(
                 "model.encoder",
                 f"samples of this data may lack the input {entry.name!r}, and encoder {encoder!r} needs it in every row",
-                f"an encoder that takes absent inputs: model/encoder=fusion model.encoder.encoders.{entry.name}={{name: {encoder}}}",
+                f"an encoder that takes absent inputs: model/encoder=fusion +model/encoder@model.encoder.encoders.{entry.name}={encoder}",
                 "only samples that have it, by the data's options: data.optional=[] (the others are left out, up to data.max_bad_samples)",
             )
 
@@ -134,10 +134,11 @@ def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted:
         ways = [f"name it after its input: {parent}.{entry.name}" if nested else f"{path}={entry.name}" for entry in fitting]
         raise ConfigError(path, f"{components.kind} {name!r} could take any of {', '.join(entry.name for entry in fitting)}", *ways)
     others = fitting_names(components, [candidate for candidate in candidates if wanted in (None, candidate.name)])
+    group = f"{components.group}@{path}" if nested else components.group
     raise ConfigError(
         path if nested else components.group.replace("/", "."),
         f"{components.kind} {name!r} takes {needs}, but the data gives {has}",
-        f"choose {article(components.kind)} that fits: {components.group}=" + "|".join(others)
+        f"choose {article(components.kind)} that fits: {group}=" + "|".join(others)
         if others
         else f"no {components.kind} takes that; add one (CONTRIBUTING.md)",
         "choose other data: data=NAME (`zoo list dataset`)",

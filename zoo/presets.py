@@ -61,7 +61,6 @@ class Preset:
         """Other options of the same group that it stands on."""
         return [entry for entry in self.tree.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
 
-
     @property
     def nested(self) -> list[tuple[str, str, str]]:
         """Group, place in the node, and option of what it nests: ``- /model/encoder@encoders.image: cnn_tiny``."""

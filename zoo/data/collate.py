@@ -97,8 +97,10 @@ def fillers(template: Sample, codecs: Mapping[str, InputCodec | TargetCodec], op
     """What stands for a sample that could not be read, by the example of one that could; it lacks what is optional."""
     found: Sample = {}
     for name, value in template.items():
-        lacks = value is None or name in optional
-        found[name] = None if lacks else filler(value, ragged=codecs[name].ragged is not None, pad=codecs[name].pad)
+        if value is None or name in optional:
+            found[name] = None
+        else:
+            found[name] = filler(value, ragged=codecs[name].ragged is not None, pad=codecs[name].pad)
     return found
 
 

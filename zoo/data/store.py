@@ -151,7 +151,9 @@ def estimated_bytes(encoder: Encoder) -> int:
         return 0  # it is in memory already
     probes = sorted({size * probe // PROBES for probe in range(PROBES)})
     samples = [sample for probe in probes if not isinstance(sample := encoder.encode(probe), BadSample)]
-    total = sum(tensor.numel() * tensor.element_size() for sample in samples for encoded in sample.values() if encoded is not None for tensor in encoded.values())
+    total = sum(
+        tensor.numel() * tensor.element_size() for sample in samples for encoded in sample.values() if encoded is not None for tensor in encoded.values()
+    )
     return total * size // max(1, len(samples))
 
 

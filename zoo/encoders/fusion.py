@@ -41,7 +41,7 @@ class Fusion(nn.Module):
     micro-batches are the same; the optimizer leaves such parameters alone only where the whole global batch lacks the part.
 
     Args:
-        encoders: for each input, by its name, the encoder that takes it.
+        encoders: for each input, by its name, the encoder that takes it: +model/encoder@model.encoder.encoders.image=vit.
         dim: common width D that each part is projected to.
         combine: pooled joins one vector of each part (width P x D); tokens joins the parts' sequences (positions of maps and sequences, a vector as one
             position), told apart by a learned vector for each part.
@@ -69,7 +69,7 @@ class Fusion(nn.Module):
         super().__init__()
         parts: dict[str, Any] = dict(encoders)
         if not parts:
-            raise ValueError("encoders is empty; give one for each input, e.g. encoders.image={name: cnn} encoders.text={name: lstm}")
+            raise ValueError("encoders is empty; give one for each input, e.g. +model/encoder@model.encoder.encoders.image=cnn")
         if depth and combine is Combine.POOLED:
             raise ValueError(f"depth={depth} blocks need a sequence, and combine=pooled has none; choose combine=tokens, or depth=0")
         for name, part in parts.items():
@@ -112,10 +112,10 @@ class Fusion(nn.Module):
         absent = self.absent[number]
         rows = next(iter(values.values.values())) if isinstance(values.values, dict) else values.values
         present = values.present
-        if self.skips_parts and (present is None or not bool(present.any())):
-            if present is not None:
+        if self.skips_parts:
+            if present is not None and not present.is_meta and not bool(present.any()):
                 return absent.expand(len(present), 1, -1), None
-        elif present is None:  # takes part all the same, so that its gradient depends on no batch
+        elif present is None:  # the learned vector takes part all the same, so that no batch decides whether it has a gradient
             present = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         blank = values.blanked()
         features: Features = self.encoders[name](blank.values, blank.mask)
@@ -124,8 +124,8 @@ class Fusion(nn.Module):
         if present is None:
             return x, mask
         x = torch.where(present[:, None, None], x, absent)
-        if self.combine is Combine.POOLED or (values.present is None and mask is None):
-            return x, None if self.combine is Combine.POOLED else mask
+        if values.present is None or x.shape[1] == 1:
+            return x, mask
         first = torch.arange(x.shape[1], device=x.device) == 0
         return x, torch.where(present[:, None], first.new_ones(1) if mask is None else mask, first)
 
