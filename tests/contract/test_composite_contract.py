@@ -204,6 +204,28 @@ def test_a_part_that_a_whole_batch_lacks(case: Case) -> None:
 
 
 @each
+def test_the_same_operations_whatever_a_batch_holds(case: Case) -> None:
+    """Sharded training needs them: a batch that lacks nothing gives every parameter a gradient too, unless the composite says that it skips parts."""
+    model, batch = case.build(), case.batch()
+    complete = replace(batch, inputs={name: replace(values, present=None) for name, values in batch.inputs.items()})
+    gradients(model, complete)
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert bool(without) == bool(getattr(model.encoder, "skips_parts", False))
+
+
+@each
+def test_rows_that_have_everything_do_not_see_what_stands_for_absence(case: Case) -> None:
+    """What the rows of a complete batch give is what they give beside rows that lack something, whatever the learned vectors are."""
+    model, batch = randomised(case.build().eval().double()), doubled(case.batch())
+    have = torch.stack([torch.ones(8, dtype=torch.bool) if values.present is None else values.present for values in batch.inputs.values()]).all(dim=0)
+    before = model(batch.inputs)["logits"]
+    with torch.no_grad():
+        model.encoder.absent.add_(3.0)  # type: ignore[operator, union-attr]
+    after = model(batch.inputs)["logits"]
+    assert torch.equal((before == after).all(dim=1), have)
+
+
+@each
 def test_dropout_belongs_to_samples(case: Case) -> None:
     """R3, R23: the same masks in one batch of eight, and in parts with other padding, where a part may lack an input altogether."""
     parts = {INPUTS[label].name: encoder_node(NESTED[label], {"dropout": 0.4}) for label in case.inputs}
