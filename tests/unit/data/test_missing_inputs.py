@@ -82,7 +82,7 @@ def test_empty_cells_are_absent_inputs(tmp_path: Path, kind: str, cache: Cache) 
             assert not bool(tensor[~present].any())
     assert batch.inputs["text"].mask is not None
     assert batch.inputs["text"].mask.sum(1)[rows % 4 == 0].tolist() == [1] * 6
-    assert [sample for sample, _ in source.bad] == [f"{data.splits['train'].rows.origin}, row {row + 1}" for row in rows[~usable].tolist()]  # type: ignore[attr-defined]
+    assert [sample for sample, _ in source.bad] == [data.splits["train"].describe(row) for row in rows[~usable].tolist()]
     assert all("none of its inputs, text, image, table" in reason for _, reason in source.bad)
     complete = loader(dataset(written(tmp_path, "csv", holes=False)).open(), cache)
     (whole,) = next(iter(complete))
