@@ -20,6 +20,8 @@ from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.hub.bundle import write_bundle
 
 KINDS = ("image", "text", "audio", "table", "history")
+SEVERAL = "several"
+"""An image and a text and a row of a table, of which the text and the row may be absent."""
 LABELS = ("no", "yes", "so so")
 COLOURS = ["blue", "red"]
 ITEMS = [f"film-{number}" for number in range(1, 13)]
@@ -37,6 +39,9 @@ def processor(kind: str) -> Processor:
         case "table":
             table = TableCodec(name="table", numbers=["age", "size"], categories=["colour"], mean=[3.0, 1.0], std=[1.0, 2.0], values=[COLOURS])
             return Processor({"table": table}, {"number": NumberCodec(name="number", columns=["price"], mean=[10.0], std=[2.0])})
+        case "several":
+            given = {name: codec for part in ("image", "text", "table") for name, codec in processor(part).inputs.items()}
+            return Processor(given, label, optional=["text", "table"])
     users = {"ann": [1, 2, 3], "7": [4, 5, 6, 7]}
     catalogue = Catalogue(items=ITEMS, titles=[f"Title {item}" for item in ITEMS], popular=[5, 1, 2, 3, 4], users=users)
     return Processor(
@@ -54,6 +59,7 @@ def config(kind: str, **changes: Any) -> RunConfig:
         "table": {"name": "table", "dims": [8]},
         "history": {"name": "transformer", "dim": 16, "depth": 1, "heads": 2, "attention": "causal"},
     }
+    encoders["several"] = {"name": "fusion", "dim": 8, "encoders": {name: encoders[name] for name in ("image", "text", "table")}}
     heads = {"table": "regression", "history": "next_item"}
     data: dict[str, Any] = {"name": "digits", "batch_size": 16, "augment": {}}
     tree: dict[str, Any] = {

@@ -3,7 +3,7 @@
 usage: python tools/fetch_real_data.py [DEST] SET...
 
 DEST defaults to .real. Everything is unpacked below DEST/x, where zoo's tests find it through `export ZOO_REAL_DATA=DEST/x`; beside it are
-links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, breast_cancer), which zoo's presets read through `export ZOO_DATA=DEST`.
+links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, breast_cancer, stamps), which zoo's presets read through `export ZOO_DATA=DEST`.
 SET is min (0.3 GB: a real set for nearly every task), full (another 0.6 GB), or any of the sets that --list shows. Every archive is checked against its
 pinned sha256. What is there already is not fetched again; a broken-off call goes on where it stopped. Licences differ, GPL, CC-BY-SA
 and GroupLens among them: fetch it, do not pass it on.
@@ -196,7 +196,14 @@ def after_breast_cancer(data: Path) -> str:
     return str(prepare(data))
 
 
-AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "breast_cancer": after_breast_cancer}
+def after_stamps(data: Path) -> str:
+    """Pictures, captions and categories, as a table."""
+    from prepare_tuxpaint import TARGET, prepare
+
+    return f"manifest in {data / TARGET}; {prepare(data).total()} pictures"
+
+
+AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "breast_cancer": after_breast_cancer, "stamps": after_stamps}
 
 
 LINKS = {
@@ -205,6 +212,8 @@ LINKS = {
     "sample_sounds": "x/sonic-pi-samples/usr/share/sonic-pi/samples",
     "tweets": "x/vader_manifests",
     "breast_cancer": "x/breast_cancer",
+    "stamps": "x/tuxpaint_manifests",
+    "tuxpaint": "x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps",
 }
 """Plain name below DEST -> what it stands for."""
 

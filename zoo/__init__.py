@@ -3,7 +3,7 @@
 In Python::
 
     zoo.list("encoder", "vit*")                      # names, without importing torch
-    model = zoo.create("vit_tiny", num_classes=10)   # a torch.nn.Module
+    model = zoo.create("vit_tiny", num_classes=10)   # a torch.nn.Module; of any data with spec=zoo.specs.DataSpec(...)
     answers = zoo.load("runs/digits/latest/bundle").predict(["seven.png"])
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
     from zoo.model import Model
+    from zoo.specs import DataSpec
 
 __version__ = "0.1.0"
 __all__ = ["create", "list", "load"]
@@ -28,11 +29,11 @@ def list(kind: str, pattern: str = "*") -> Any:
     return registry(kind).names(pattern)
 
 
-def create(name: str, *, num_classes: int = 10, **options: Any) -> "Model":
-    """An untrained model of an encoder preset with a classification head; see ``zoo.build.create``."""
+def create(name: str, *, spec: "DataSpec | None" = None, **options: Any) -> "Model":
+    """An untrained model of an encoder or preset: for images by ``num_classes`` and sizes, for any data by its spec; see ``zoo.build.create``."""
     from zoo.build import create
 
-    return create(name, num_classes=num_classes, **options)
+    return create(name, spec=spec, **options)
 
 
 def load(uri: str, *, device: str = "auto") -> "Predictor":

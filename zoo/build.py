@@ -75,9 +75,11 @@ def build_model(config: ModelNodes, spec: DataSpec, *, fetch: bool = True) -> Mo
 def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = None) -> tuple[Any, tuple[str, ...]]:
     """An encoder and the names of the inputs that it takes: its own, or those of the encoders that it is made of.
 
-    A nested encoder takes the input that its label names, or else the only one that fits it.
+    A nested encoder takes the input that its label names, or else the only one that fits it; inside an encoder that is given its inputs by
+    name, the label has to be one.
     """
     inputs: list[str] = []
+    labels: list[tuple[str, InputSpec]] = []
 
     def wire(components: Registry, nested: Mapping[str, Any], path: str) -> dict[str, Any]:
         wired = components.schema(nested["name"]).wired
@@ -86,14 +88,35 @@ def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = Non
         label = path.rpartition(".")[2]
         chosen = choose(ENCODERS, nested["name"], spec.inputs, label if label in {entry.name for entry in spec.inputs} else None, path, nested=True)
         inputs.append(chosen.name)
+        labels.append((path, chosen))
         return {parameter.name: _spec_for(parameter, (chosen,), path) for parameter in wired}
 
     if not accepted(ENCODERS, node["name"]) and any(option.type.holds("encoder") for option in ENCODERS.schema(node["name"]).options):
         if wanted is not None:
             raise ConfigError("model.input", f"encoder {node['name']!r} is made of encoders with inputs of their own, so that {wanted!r} chooses none")
-        return _build(ENCODERS, node, "model.encoder", wire=wire), tuple(dict.fromkeys(inputs))
-    chosen = choose(ENCODERS, node["name"], spec.inputs, wanted, "model.input")
-    return _build(ENCODERS, node, "model.encoder", chosen, wire=wire), tuple(dict.fromkeys([chosen.name, *inputs]))
+        built = _build(ENCODERS, node, "model.encoder", wire=wire)
+    else:
+        chosen = choose(ENCODERS, node["name"], spec.inputs, wanted, "model.input")
+        built = _build(ENCODERS, node, "model.encoder", chosen, wire=wire)
+        labels.insert(0, ("model.encoder", chosen))
+        inputs.insert(0, chosen.name)
+    _check_inputs(node["name"], labels, by_name=bool(getattr(built, "by_name", False)))
+    return built, tuple(dict.fromkeys(inputs))
+
+
+def _check_inputs(encoder: str, taken: list[tuple[str, InputSpec]], *, by_name: bool) -> None:
+    """What the encoders inside take, against what the whole is given."""
+    for path, entry in taken:
+        parent, _, label = path.rpartition(".")
+        if by_name and label != entry.name:
+            raise ConfigError(path, f"no input is named {label!r}; what fits here is {entry.name!r}", f"name it after its input: {parent}.{entry.name}")
+        if entry.optional and not by_name:
+            raise ConfigError(
+                "model.encoder",
+                f"samples of this data may lack the input {entry.name!r}, and encoder {encoder!r} needs it in every row",
+                f"an encoder that takes absent inputs: model/encoder=fusion +model/encoder@model.encoder.encoders.{entry.name}={encoder}",
+                "only samples that have it, by the data's options: data.optional=[] (the others are left out, up to data.max_bad_samples)",
+            )
 
 
 def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted: str | None, path: str, *, nested: bool = False) -> Any:
@@ -111,10 +134,11 @@ def choose(components: Registry, name: str, candidates: tuple[Any, ...], wanted:
         ways = [f"name it after its input: {parent}.{entry.name}" if nested else f"{path}={entry.name}" for entry in fitting]
         raise ConfigError(path, f"{components.kind} {name!r} could take any of {', '.join(entry.name for entry in fitting)}", *ways)
     others = fitting_names(components, [candidate for candidate in candidates if wanted in (None, candidate.name)])
+    group = f"{components.group}@{path}" if nested else components.group
     raise ConfigError(
         path if nested else components.group.replace("/", "."),
         f"{components.kind} {name!r} takes {needs}, but the data gives {has}",
-        f"choose {article(components.kind)} that fits: {components.group}=" + "|".join(others)
+        f"choose {article(components.kind)} that fits: {group}=" + "|".join(others)
         if others
         else f"no {components.kind} takes that; add one (CONTRIBUTING.md)",
         "choose other data: data=NAME (`zoo list dataset`)",
@@ -183,14 +207,35 @@ def build_loggers(config: "RunConfig", run: "RunInfo") -> dict[str, Any]:
     return {label: LOGGERS.build(node, f"logger.{label}", **wired[label]) for label, node in config.loggers.items()}
 
 
-def create(name: str, *, num_classes: int, image_size: int = 32, channels: int = 3, **options: Any) -> Model:
-    """An untrained model of an encoder or an encoder preset, with a classification head.
+def create(
+    name: str,
+    *,
+    spec: DataSpec | None = None,
+    head: str | Mapping[str, Any] | None = None,
+    decoder: str | Mapping[str, Any] = "none",
+    input: str | None = None,
+    target: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    **options: Any,
+) -> Model:
+    """An untrained model of an encoder or an encoder preset, for data of any kind.
+
+        zoo.create("vit_tiny", num_classes=10, patch_size=8)                      # images: the spec is made from the arguments
+        zoo.create("lstm_tiny", spec=DataSpec(inputs=(TextInput(name="text", vocab_size=8000, max_length=128),),
+                                              targets=(NumberTarget(name="stars", columns=("stars",), mean=(3.0,), std=(1.0,)),)))
 
     Args:
         name: encoder or preset, e.g. ``vit_tiny`` (``zoo list encoder``).
-        num_classes: classes of the head.
-        image_size: side of the square images, in pixels, where the encoder takes images.
-        channels: of the images.
+        spec: of the data; None for images with one label, of the sizes below.
+        head: name, preset or node; None takes the one that fits the target.
+        decoder: likewise.
+        input: of the data, where the encoder could take several.
+        target: of the data, where there are several.
+        num_classes: of the head, without a spec; 10.
+        image_size: side of the square images, in pixels, without a spec; 32.
+        channels: of the images, without a spec; 3.
         options: the encoder's own, on top of the preset's.
 
     Raises:
@@ -199,18 +244,53 @@ def create(name: str, *, num_classes: int, image_size: int = 32, channels: int =
     from zoo.config import encoder_node
 
     node = encoder_node(name, options)
-    takes = accepted(ENCODERS, node["name"])
+    sizes: dict[str, Any] = {"num_classes": num_classes, "image_size": image_size, "channels": channels}
+    if spec is None:
+        sizes = {"num_classes": 10, "image_size": 32, "channels": 3} | {key: value for key, value in sizes.items() if value is not None}
+        spec = _image_spec(name, node["name"], **sizes)
+    elif given := [f"{key}={value}" for key, value in sizes.items() if value is not None]:
+        raise ZooError(f"zoo.create({name!r}): spec and {', '.join(given)} say the same thing twice\n  way out: sizes in the spec alone")
+    chosen = _node("model/head", head if head is not None else _fitting_head(spec, target))
+    return assemble(node, _node("model/decoder", decoder), chosen, spec, ModelSettings(input=input, target=target))
+
+
+def _image_spec(name: str, encoder: str, num_classes: int, image_size: int, channels: int) -> DataSpec:
+    """Of images with one label, for an encoder that takes images."""
     image = ImageInput(name="image", channels=channels, height=image_size, width=image_size)
-    if not isinstance(image, takes):
+    if not isinstance(image, takes := accepted(ENCODERS, encoder)):
+        wants = f"takes {' or '.join(spec.__name__ for spec in takes)}" if takes else "is made of encoders"
         raise ZooError(
-            f"zoo.create builds models of images; {node['name']!r} takes {' or '.join(spec.__name__ for spec in takes)}: use zoo.build.assemble with a DataSpec"
+            f"zoo.create({name!r}): encoder {encoder!r} {wants}, and what its data is, only a spec tells\n"
+            f"  way out 1: zoo.create({name!r}, spec=DataSpec(inputs=(...,), targets=(...,))), the classes of zoo.specs\n"
+            "  way out 2: the spec of data that zoo reads: zoo.build.build_dataset(config).open().spec"
         )
-    target = ClassTarget(name="label", labels=tuple(str(label) for label in range(num_classes)))
-    return assemble(node, {"name": "none"}, {"name": "classification"}, DataSpec(inputs=(image,), targets=(target,)))
+    return DataSpec(inputs=(image,), targets=(ClassTarget(name="label", labels=tuple(str(label) for label in range(num_classes))),))
 
 
-def assemble(encoder: dict[str, Any], decoder: dict[str, Any], head: dict[str, Any], spec: DataSpec) -> Model:
+def _fitting_head(spec: DataSpec, target: str | None) -> str:
+    candidates = [entry for entry in spec.targets if target in (None, entry.name)]
+    if not candidates:
+        raise ZooError(f"the data has no target named {target!r}; it has {', '.join(entry.name for entry in spec.targets) or 'none'}")
+    if len(names := fitting_names(HEADS, candidates)) != 1:
+        kinds = ", ".join(f"{entry.name} ({entry.kind})" for entry in candidates)
+        raise ZooError(f"heads that fit {kinds}: {', '.join(names) or 'none'}\n  way out: head=NAME, and target=NAME where there are several targets")
+    return names[0]
+
+
+def _node(group: str, chosen: str | Mapping[str, Any]) -> dict[str, Any]:
+    from zoo.presets import preset_node
+
+    return preset_node(group, chosen) if isinstance(chosen, str) else dict(chosen)
+
+
+def assemble(encoder: dict[str, Any], decoder: dict[str, Any], head: dict[str, Any], spec: DataSpec, model: ModelSettings | None = None) -> Model:
     """A model from nodes and a spec, without a whole config; nodes are checked here."""
     return build_model(
-        Nodes(ENCODERS.check_node(encoder, "model.encoder"), DECODERS.check_node(decoder, "model.decoder"), HEADS.check_node(head, "model.head")), spec
+        Nodes(
+            ENCODERS.check_node(encoder, "model.encoder"),
+            DECODERS.check_node(decoder, "model.decoder"),
+            HEADS.check_node(head, "model.head"),
+            model or ModelSettings(),
+        ),
+        spec,
     )

@@ -58,7 +58,7 @@ def publish() -> None:
     """Put every registered component and every setting's default into Hydra's ConfigStore."""
     for registry in KINDS.values():
         for name in registry.names():
-            package = registry.group.replace("/", ".") + (f".{name}" if registry.kind in PER_LABEL else "")
+            package = f"{registry.group.replace('/', '.')}.{name}" if registry.kind in PER_LABEL else None
             _store(registry.group, name, partial(component_tree, registry.schema(name)), package)
     _store(None, "base", lambda: {**_defaults(RunSettings), "model": _defaults(ModelSettings), "logger": {}, "callback": {}})
     _store("trainer", "default", lambda: _defaults(TrainerSettings))

@@ -273,6 +273,6 @@ def encoder_node(name: str, options: Tree) -> Tree:
     Raises:
         ConfigError, RegistryError: an unknown name or option, or a value of another type.
     """
-    from zoo.presets import preset_node
+    from zoo.presets import merged, preset_node
 
-    return ENCODERS.check_node(preset_node("model/encoder", name) | options, "model.encoder")
+    return ENCODERS.check_node(merged(preset_node("model/encoder", name), options), "model.encoder")

@@ -15,6 +15,10 @@ from zoo.structs import Batch, Features, LossTerm, Prediction, Targets, Values
 class Encoder(Protocol):
     """An ``nn.Module`` that makes features of one input. Its constructor takes an input's spec.
 
+    One that is made of other encoders says ``by_name = True``: it is given ``{input: Values}``, however many there are, and answers for
+    rows that lack some of them (``Values.present``). One that may leave submodules out of a forward pass, by what a batch holds, says
+    ``skips_parts = True``: parameters then have gradients on some ranks only, which the trainer's sum copes with and sharding does not.
+
     ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing and sharding. ``no_decay`` names parameters of its
     own that weight decay leaves alone (``zoo.optim.groups``).
     """
@@ -89,6 +93,7 @@ class Model(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.inputs = (input,) if isinstance(input, str) else input
+        self.by_name = len(self.inputs) > 1 or bool(getattr(encoder, "by_name", False))
         key_foreign(self)
         name_randomness(self)
 
@@ -99,7 +104,7 @@ class Model(nn.Module):
 
     def encode(self, inputs: Mapping[str, Values]) -> Features:
         """What the encoder makes of a batch's inputs."""
-        if len(self.inputs) > 1:
+        if self.by_name:
             return self.encoder({name: inputs[name] for name in self.inputs})  # type: ignore[no-any-return]
         values = inputs[self.inputs[0]]
         return self.encoder(values.values, values.mask)  # type: ignore[no-any-return]

@@ -61,6 +61,19 @@ class Preset:
         """Other options of the same group that it stands on."""
         return [entry for entry in self.tree.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
 
+    @property
+    def nested(self) -> list[tuple[str, str, str]]:
+        """Group, place in the node, and option of what it nests: ``- /model/encoder@encoders.image: cnn_tiny``."""
+        entries = [next(iter(entry.items())) for entry in self.tree.get("defaults", []) if isinstance(entry, dict)]
+        return [(*key.lstrip("/").split("@", 1), option) for key, option in entries if "@" in key]
+
+
+def merged(node: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``changes`` on top, mappings inside mappings included; a component of another name takes the place of the one before."""
+    inner = {key: value for key, value in changes.items() if isinstance(value, dict) and isinstance(node.get(key), dict)}
+    inner = {key: merged(node[key], value) for key, value in inner.items() if value.get("name") in (None, node[key].get("name"))}
+    return node | changes | inner
+
 
 def presets(group: str) -> dict[str, Preset]:
     """The presets of a group by name, sorted."""
@@ -86,7 +99,7 @@ def base_component(preset: Preset) -> str | None:
 
 
 def preset_node(group: str, name: str) -> dict[str, Any]:
-    """The unchecked node that choosing ``group=name`` gives, for components and presets that nest no other group.
+    """The unchecked node that choosing ``group=name`` gives; what stands under ``- /GROUP@place: NAME`` in a preset is put in its place.
 
     Raises:
         RegistryError: for an unknown name.
@@ -97,7 +110,13 @@ def preset_node(group: str, name: str) -> dict[str, Any]:
         node: dict[str, Any] = {}
         for base in known[name].bases:
             node |= preset_node(group, base)
-        return node | {key: value for key, value in known[name].tree.items() if key != "defaults"}
+        for inner, place, option in known[name].nested:
+            *parents, leaf = place.split(".")
+            holder = node
+            for parent in parents:
+                holder = holder.setdefault(parent, {})
+            holder[leaf] = preset_node(inner, option)
+        return merged(node, {key: value for key, value in known[name].tree.items() if key != "defaults"})
     if name in registered.names():
         return {"name": name}
     raise RegistryError(f"no {registered.kind} and no preset is named {name!r}; {did_you_mean(name, [*registered.names(), *known])}")

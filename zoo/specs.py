@@ -24,10 +24,14 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec(Spec):
-    """One named input of a model, as the encoder sees it (decoded, tokenised, normalised)."""
+    """One named input of a model, as the encoder sees it (decoded, tokenised, normalised).
+
+    ``optional``: samples may lack it; ``Values.present`` says which have it.
+    """
 
     kind: ClassVar[str]
     name: str
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,14 +20,30 @@ class Values:
     Args:
         values: one tensor, or several by name (tables); the first axis is B.
         mask: B N, True where real; None where every position is.
+        present: B bool, False where the sample has no such input and its row is filler; None where every row has it.
     """
 
     values: Tensor | dict[str, Tensor]
     mask: Tensor | None = None
+    present: Tensor | None = None
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Values":
-        values = {name: change(value) for name, value in self.values.items()} if isinstance(self.values, dict) else change(self.values)
-        return Values(values, None if self.mask is None else change(self.mask))
+        mask, present = (None if tensor is None else change(tensor) for tensor in (self.mask, self.present))
+        return Values(self._changed(change), mask, present)
+
+    def blanked(self) -> "Values":
+        """Absent rows as zeros, of one position where lengths vary: what they held takes part in nothing, not even as 0 x infinity."""
+        present = self.present
+        if present is None:
+            return self
+        values = self._changed(lambda value: torch.where(present.view(-1, *[1] * (value.dim() - 1)), value, value.new_zeros(())))
+        if self.mask is None:
+            return Values(values, None, present)
+        first = torch.arange(self.mask.shape[1], device=self.mask.device) == 0
+        return Values(values, torch.where(present[:, None], self.mask, first), present)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Tensor | dict[str, Tensor]":
+        return {name: change(value) for name, value in self.values.items()} if isinstance(self.values, dict) else change(self.values)
 
 
 class BadSample(NamedTuple):

@@ -23,6 +23,7 @@ DATA_OF = {
     "HistoryInput": ["data=ml100k", "model/head=next_item"],
     "SpectrogramInput": ["data=sample_sounds"],
     "TableInput": ["data=breast_cancer"],
+    "several": ["data=stamps"],
 }
 RANKING = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_item"]
 ENCODER_OF = {
@@ -30,6 +31,7 @@ ENCODER_OF = {
     "tweets": ["model/encoder=transformer_tiny"],
     "sample_sounds": ["model/encoder=audio_cnn_tiny"],
     "ml100k": RANKING,
+    "stamps": ["model/encoder=fusion_tiny"],
 }
 
 
@@ -41,7 +43,7 @@ def overrides_of(name: str) -> list[str]:
     overrides = [f"{group}={option}"]
     if group == "model/encoder":
         schema = ENCODERS.schema(preset_node(group, option)["name"])
-        overrides += DATA_OF[next(spec for wired in schema.wired for spec in wired.specs)]
+        overrides += DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
     elif group == "data":
         overrides += ENCODER_OF.get(option, [])
     elif group == "model/head" and option.startswith("next_item"):

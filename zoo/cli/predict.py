@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from zoo.cli.output import DONE, USERS, only_json, say, say_json, table
 from zoo.errors import ZooError
+from zoo.specs import InputSpec
 
 HELP = """usage: zoo predict BUNDLE [FILE | FOLDER | WILDCARD | -] ... [options]
 
@@ -17,6 +18,7 @@ Answers of a finished model. BUNDLE is a bundle, a run's directory, or the name 
   zoo predict BUNDLE --text "what a day" --text "oh no"        or text files (one answer each), or - (one a line of standard input)
   zoo predict BUNDLE sound.wav
   zoo predict BUNDLE rows.csv                                  or .tsv, .jsonl, .json: one answer a row; or --row '{"age": 3}'
+  zoo predict BUNDLE --row '{"image": "a.png", "text": "a cat"}'  or rows.csv, rows.jsonl, for a model of several inputs
   zoo predict BUNDLE --user 196                                or --items 50,181,258: what comes next after these
 
 options
@@ -63,8 +65,7 @@ def run(arguments: Sequence[str]) -> int:
 
     folder = resolve(options.bundle)
     bundle = open_bundle(folder)  # what is wrong with it is told before torch is imported
-    kind = bundle.input.kind
-    given = gather(options, kind)
+    given = gather(options, bundle.inputs)
     with only_json(options.json):
         from zoo.inference.predictor import Predictor
 
@@ -77,27 +78,33 @@ def run(arguments: Sequence[str]) -> int:
     return USERS if any("error" in answer for answer in answers) else DONE
 
 
-def gather(options: argparse.Namespace, kind: str) -> list[Any]:
+def gather(options: argparse.Namespace, inputs: Sequence[InputSpec]) -> list[Any]:
     """What was given on the command line, as ``Predictor.predict`` takes it.
+
+    Args:
+        options: parsed.
+        inputs: of the model.
 
     Raises:
         ZooError: for nothing at all, and for options that belong to models of another kind.
     """
-    from zoo.inference.inputs import example, files
+    from zoo.inference.inputs import SEVERAL, example, files
 
-    for flag, kinds in (("text", ("text",)), ("row", ("table",)), ("user", ("history",)), ("items", ("history",))):
+    kind = inputs[0].kind if len(inputs) == 1 else SEVERAL
+    takes = kind if len(inputs) == 1 else f"several inputs ({', '.join(spec.name for spec in inputs)})"
+    for flag, kinds in (("text", ("text",)), ("row", ("table", SEVERAL)), ("user", ("history",)), ("items", ("history",))):
         if getattr(options, flag) and kind not in kinds:
-            raise ZooError(f"--{flag}: this model takes {kind}, not {' or '.join(kinds)}\n  way out: zoo predict {options.bundle} {example(kind)}")
+            raise ZooError(f"--{flag}: this model takes {takes}, not {kinds[0]}\n  way out: zoo predict {options.bundle} {example(inputs)}")
     given: list[Any] = [*options.text, *(_row(text) for text in options.row), *({"user": user} for user in options.user)]
     given += [{"items": [item.strip() for item in items.split(",") if item.strip()]} for items in options.items]
     if "-" in options.files:
         if kind not in ("text", "history"):
-            raise ZooError(f"-: standard input is read as text, one a line; this model takes {kind}")
+            raise ZooError(f"-: standard input is read as text, one a line; this model takes {takes}")
         lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
         given += lines if kind == "text" else [{"user": line.strip()} for line in lines]
     given += files([word for word in options.files if word != "-"], kind)
     if not given:
-        raise ZooError(f"zoo predict: nothing to answer for\n  way out: zoo predict {options.bundle} {example(kind)}")
+        raise ZooError(f"zoo predict: nothing to answer for\n  way out: zoo predict {options.bundle} {example(inputs)}")
     return given
 
 
@@ -113,7 +120,12 @@ def _row(text: str) -> dict[str, Any]:
 
 def render(answers: Sequence[dict[str, Any]]) -> str:
     """One line an answer: the input, the answer, and what else is to be said."""
-    return table([[_clip(_plain(answer["input"])), *_cells(answer)] for answer in answers], ("input", "answer", ""))
+    return table([[_clip(_plain(answer["input"])), *_noted(answer)] for answer in answers], ("input", "answer", ""))
+
+
+def _noted(answer: dict[str, Any]) -> tuple[str, str]:
+    said, also = _cells({key: value for key, value in answer.items() if key != "absent"})
+    return said, "; ".join(filter(None, (also, f"without {' and '.join(answer['absent'])}" if "absent" in answer else "")))
 
 
 def _cells(answer: dict[str, Any]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ bundle keeps, so that ``zoo predict`` prepares its input exactly as training did
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -142,16 +142,18 @@ class OpenData:
         targets: codec of each target, by name.
         splits: "train", and "validation" and "test" where there are any.
         notes: facts about the data for people and model cards (licence, split rule, counts).
+        optional: inputs that a sample may lack: its raw value is None, or not there. A sample that lacks all inputs cannot be used.
     """
 
     inputs: Mapping[str, InputCodec]
     targets: Mapping[str, TargetCodec]
     splits: Mapping[str, Split]
     notes: dict[str, str] = field(default_factory=dict)
+    optional: Collection[str] = ()
 
     @property
     def spec(self) -> DataSpec:
-        return spec_of(self.inputs, self.targets)
+        return spec_of(self.inputs, self.targets, self.optional)
 
     def only(self, inputs: Collection[str], targets: Collection[str]) -> "OpenData":
         """The same samples with these inputs and targets alone: what a model does not take can neither fail nor cost anything.
@@ -168,12 +170,14 @@ class OpenData:
             targets={name: codec for name, codec in self.targets.items() if name in names},
             splits={name: split.only(names) if isinstance(split, SelectiveSplit) else split for name, split in self.splits.items()},
             notes=self.notes,
+            optional=[name for name in self.optional if name in names],
         )
 
 
-def spec_of(inputs: Mapping[str, InputCodec], targets: Mapping[str, TargetCodec]) -> DataSpec:
-    """What the codecs give."""
-    return DataSpec(inputs=tuple(codec.spec for codec in inputs.values()), targets=tuple(codec.spec for codec in targets.values()))
+def spec_of(inputs: Mapping[str, InputCodec], targets: Mapping[str, TargetCodec], optional: Collection[str] = ()) -> DataSpec:
+    """What the codecs give, where samples may lack the ``optional`` inputs."""
+    given = tuple(replace(codec.spec, optional=name in optional) for name, codec in inputs.items())
+    return DataSpec(inputs=given, targets=tuple(codec.spec for codec in targets.values()))
 
 
 class Dataset(Protocol):

@@ -4,6 +4,7 @@ Letters: B rows, C channels or classes, H W pixels, N positions, M mel bands, T 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from zoo.structs import Batch, Values
 
 
 def fake_batch(spec: DataSpec, size: int, device: str = "cpu", seed: int = 0, lengths: Sequence[int] | None = None) -> Batch:
-    """A batch that fits ``spec``.
+    """A batch that fits ``spec``; where inputs are optional, some rows lack them.
 
     Args:
         spec: what a model of the data is built for.
@@ -42,6 +43,7 @@ def fake_batch(spec: DataSpec, size: int, device: str = "cpu", seed: int = 0, le
             lengths = torch.randint(1, limit + 1, (size,), generator=generator).tolist()
         assert len(lengths) == size, f"{len(lengths)} lengths for {size} rows"
         inputs = {entry.name: fake_input(entry, size, list(lengths), generator) for entry in spec.inputs}
+        inputs |= fake_absence(spec.inputs, inputs, size)
         targets: dict[str, Tensor] = {}
         for target in spec.targets:
             targets |= fake_target(target, size, list(lengths), generator)
@@ -77,6 +79,18 @@ def fake_input(entry: InputSpec, size: int, lengths: list[int], generator: torch
             categories = torch.stack(columns, dim=1) if columns else torch.zeros(size, 0, dtype=torch.int64)
             return Values({"numbers": torch.randn(size, entry.numbers, generator=generator), "categories": categories})
     raise AssertionError(f"no fake values for an input of kind {entry.kind!r}")
+
+
+def fake_absence(entries: Sequence[InputSpec], inputs: dict[str, Values], size: int) -> dict[str, Values]:
+    """Optional inputs as a loader gives them where every second row lacks one; no row lacks all."""
+    places = torch.arange(size)
+    optional = [entry.name for entry in entries if entry.optional]
+    others = len(entries) > len(optional)
+    found = {}
+    for number, name in enumerate(optional):
+        lacks = (places % 2 == 1) if others else (places % (2 * len(optional)) == 2 * number + 1)
+        found[name] = replace(inputs[name], present=~lacks).blanked()
+    return {} if len(entries) == 1 else found
 
 
 def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: torch.Generator) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from zoo.data.base import OpenData, Transform
+from zoo.data.collate import finished
 from zoo.data.order import epoch_order
 from zoo.data.store import MemoryStore, Store, open_store
 from zoo.errors import CheckpointError, ConfigError, DataError
@@ -206,7 +207,7 @@ class BatchMaker(TorchDataset[list[Batch]]):
             for name, codec in self._codecs.items():
                 if codec.spec.kind == transform.input_kind:
                     inputs[name] = transform(inputs[name], random)
-        return replace(part, inputs={name: codec.finish(inputs[name]) for name, codec in self._codecs.items()})
+        return replace(part, inputs={name: finished(codec, inputs[name], part.inputs[name].present) for name, codec in self._codecs.items()})
 
 
 def check_augment(augment: Mapping[str, Transform], data: OpenData) -> None:

@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zoo.data.base import Encoded, InputCodec, OpenData, TargetCodec, spec_of
+from zoo.data.base import InputCodec, OpenData, TargetCodec, spec_of
 from zoo.data.codecs import INPUT_CODECS, TARGET_CODECS
-from zoo.data.codecs.state import strict
-from zoo.data.collate import columns_of, filler, make_batch
+from zoo.data.codecs.state import list_of, strict
+from zoo.data.collate import Sample, columns_of, encode_sample, fillers, finished, make_batch
 from zoo.errors import CheckpointError, DataError, did_you_mean
 from zoo.specs import DataSpec
 from zoo.structs import BadSample, Batch
@@ -27,21 +27,22 @@ class Processor:
     Args:
         inputs: of the data's inputs.
         targets: of its targets.
+        optional: inputs that a row may lack.
     """
 
-    def __init__(self, inputs: Mapping[str, InputCodec], targets: Mapping[str, TargetCodec]) -> None:
-        self.inputs, self.targets = dict(inputs), dict(targets)
+    def __init__(self, inputs: Mapping[str, InputCodec], targets: Mapping[str, TargetCodec], optional: Collection[str] = ()) -> None:
+        self.inputs, self.targets, self.optional = dict(inputs), dict(targets), tuple(optional)
         for name in [*self.inputs, *self.targets]:
             if not NAME.fullmatch(name):
                 raise DataError(f"{name!r} cannot name an input or target: letters, digits and underscores")
 
     @classmethod
     def of(cls, data: OpenData) -> "Processor":
-        return cls(data.inputs, data.targets)
+        return cls(data.inputs, data.targets, data.optional)
 
     @property
     def spec(self) -> DataSpec:
-        return spec_of(self.inputs, self.targets)
+        return spec_of(self.inputs, self.targets, self.optional)
 
     def batch(self, rows: Sequence[Mapping[str, Any]], *, with_targets: bool) -> Batch:
         """Encode, collate and finish raw rows; a row's id is its place.
@@ -55,7 +56,7 @@ class Processor:
         if good is None:
             raise DataError(f"none of {len(rows)} inputs can be used; the first: {encoded[0]}" if len(rows) > 1 else str(encoded[0]))
         codecs: dict[str, InputCodec | TargetCodec] = {**self.inputs, **self.targets}
-        fill = {name: filler(value, ragged=codecs[name].ragged is not None, pad=codecs[name].pad) for name, value in good.items()}
+        fill = fillers(good, codecs, self.optional)
         samples = [fill if isinstance(entry, DataError) else entry for entry in encoded]
         columns = {name: columns_of(codecs[name], [sample[name] for sample in samples]) for name in good}
         places = torch.arange(len(rows))
@@ -68,14 +69,15 @@ class Processor:
             valid=valid,
             bad=bad,
         )
-        return Batch({name: codec.finish(batch.inputs[name]) for name, codec in self.inputs.items()}, batch.targets, places, valid, bad)
+        inputs = {name: finished(codec, batch.inputs[name], batch.inputs[name].present) for name, codec in self.inputs.items()}
+        return Batch(inputs, batch.targets, places, valid, bad)
 
-    def _encode(self, row: Mapping[str, Any], with_targets: bool) -> dict[str, Encoded] | DataError:
-        wanted: dict[str, InputCodec | TargetCodec] = {**self.inputs, **self.targets} if with_targets else {**self.inputs}
-        if absent := [name for name in wanted if name not in row]:
+    def _encode(self, row: Mapping[str, Any], with_targets: bool) -> Sample | DataError:
+        targets = self.targets if with_targets else {}
+        if absent := [name for name in (*self.inputs, *targets) if name not in row and name not in self.optional]:
             return DataError(f"the row lacks {', '.join(absent)}; it has {', '.join(row) or 'nothing'}")
         try:
-            encoded = {name: codec.encode(row[name]) for name, codec in wanted.items()}
+            encoded = encode_sample(row, self.inputs, targets, self.optional)
             if not with_targets:  # what a head needs of a target besides the truth: the items that a ranking leaves out
                 encoded |= {name: codec.ask(row) for name, codec in self.targets.items() if hasattr(codec, "ask")}
         except DataError as error:
@@ -93,7 +95,8 @@ class Processor:
             group: {name: {"kind": codec.kind} | codec.state() for name, codec in codecs.items()}
             for group, codecs in (("inputs", self.inputs), ("targets", self.targets))
         }
-        text = json.dumps({"format": FORMAT, **groups}, indent=1, ensure_ascii=False, allow_nan=False)
+        optional = {"optional": list(self.optional)} if self.optional else {}
+        text = json.dumps({"format": FORMAT, **optional, **groups}, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "processor.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -108,15 +111,18 @@ class Processor:
             tree = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
+        optional = list_of(tree.pop("optional", []) if isinstance(tree, dict) else [], str, "optional")
         strict(tree, "the processor", format=int, inputs=dict, targets=dict)
         if tree["format"] != FORMAT:
             raise CheckpointError(f"{path} has format {tree['format']}, this zoo reads {FORMAT}; use the zoo that wrote it, or a newer one")
         inputs = {name: _codec(name, state, INPUT_CODECS, folder) for name, state in tree["inputs"].items()}
         targets = {name: _codec(name, state, TARGET_CODECS, folder) for name, state in tree["targets"].items()}
+        if unknown := sorted(set(optional) - set(inputs)):
+            raise CheckpointError(f"{path}: {unknown[0]!r} is optional and no input; {did_you_mean(unknown[0], inputs)}")
         for codec in targets.values():
             if hasattr(codec, "connect"):
                 codec.connect(inputs)
-        return cls(inputs, targets)
+        return cls(inputs, targets, optional)
 
 
 def _codec(name: str, state: Any, kinds: Mapping[str, Any], folder: Path) -> Any:

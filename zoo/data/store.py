@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from zoo.data.base import Encoded, InputCodec, OpenData, Split, TargetCodec
-from zoo.data.collate import Columns, columns_of, filler, make_batch
+from zoo.data.base import InputCodec, OpenData, Split, TargetCodec
+from zoo.data.collate import Columns, Sample, columns_of, encode_sample, fillers, make_batch
 from zoo.data.columns import Column
 from zoo.errors import DataError
 from zoo.settings import Cache
@@ -35,17 +35,16 @@ class Encoder:
     """Reads and encodes samples; what fails becomes a filler row with its reason."""
 
     def __init__(self, data: OpenData, split: Split) -> None:
-        self.split, self.inputs, self.targets = split, data.inputs, data.targets
-        self._templates: dict[str, Encoded] | None = None
+        self.split, self.inputs, self.targets, self.optional = split, data.inputs, data.targets, frozenset(data.optional)
+        self._templates: Sample | None = None
 
     @property
     def codecs(self) -> Mapping[str, InputCodec | TargetCodec]:
         return {**self.inputs, **self.targets}
 
-    def encode(self, index: int) -> dict[str, Encoded] | BadSample:
+    def encode(self, index: int) -> Sample | BadSample:
         try:
-            raw = self.split.read(index)
-            return {name: codec.encode(raw[name]) for name, codec in self.codecs.items()}
+            return encode_sample(self.split.read(index), self.inputs, self.targets, self.optional)
         except DataError as error:
             return BadSample(self.split.describe(index), str(error))
 
@@ -60,12 +59,12 @@ class Encoder:
         samples = [sample for sample in encoded if not isinstance(sample, BadSample)]
         if bad:
             good = samples[0] if samples else None
-            fill = {name: filler(value, ragged=self.codecs[name].ragged is not None, pad=self.codecs[name].pad) for name, value in self._template(good).items()}
+            fill = fillers(self._template(good), self.codecs, self.optional)
             samples = [fill if isinstance(sample, BadSample) else sample for sample in encoded]
         columns = {name: columns_of(codec, [sample[name] for sample in samples]) for name, codec in self.codecs.items()}
         return {name: columns[name] for name in self.inputs}, {name: columns[name] for name in self.targets}, bad
 
-    def _template(self, good: dict[str, Encoded] | None) -> dict[str, Encoded]:
+    def _template(self, good: Sample | None) -> Sample:
         """Any readable sample: a filler has its shapes and types."""
         if good is not None:
             self._templates = good
@@ -152,7 +151,9 @@ def estimated_bytes(encoder: Encoder) -> int:
         return 0  # it is in memory already
     probes = sorted({size * probe // PROBES for probe in range(PROBES)})
     samples = [sample for probe in probes if not isinstance(sample := encoder.encode(probe), BadSample)]
-    total = sum(tensor.numel() * tensor.element_size() for sample in samples for encoded in sample.values() for tensor in encoded.values())
+    total = sum(
+        tensor.numel() * tensor.element_size() for sample in samples for encoded in sample.values() if encoded is not None for tensor in encoded.values()
+    )
     return total * size // max(1, len(samples))
 
 

@@ -6,7 +6,7 @@ Rows stay in flat memory (buffers, Arrow), never as Python objects, so that load
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -147,8 +147,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_rows(path: str, format: Format, wanted: Sequence[str], header: Header, quoting: Quoting) -> dict[str, Rows]:
+def read_rows(path: str, format: Format, wanted: Sequence[str], header: Header, quoting: Quoting, holes: Collection[str] = ()) -> dict[str, Rows]:
     """The wanted columns of a file ({"": rows}), or of each split of a Hugging Face data set.
+
+    Args:
+        path, format, header, quoting: as in ``Reading``.
+        wanted: columns.
+        holes: those of them that a JSON row may leave out; what no row has is told all the same.
 
     Raises:
         DataError: for a missing file or column, or a damaged row, by line.
@@ -163,7 +168,7 @@ def read_rows(path: str, format: Format, wanted: Sequence[str], header: Header, 
         return {"": _parquet(file, wanted)}
     try:
         return {
-            "": _json(file, kind, wanted)
+            "": _json(file, kind, wanted, holes)
             if kind in (Format.JSON, Format.JSONL)
             else _delimited(file, "\t" if kind is Format.TSV else ",", wanted, header, quoting)
         }
@@ -265,14 +270,17 @@ def _text_rows(file: Path, wanted: Sequence[str], table: list[list[str]]) -> Tex
     return TextRows({name: Strings(values) for name, values in zip(wanted, table, strict=True)}, str(file))
 
 
-def _json(file: Path, kind: Format, wanted: Sequence[str]) -> Rows:
+def _json(file: Path, kind: Format, wanted: Sequence[str], holes: Collection[str]) -> Rows:
     table: list[list[str]] = [[] for _ in wanted]
+    known: dict[str, None] = {}
     for place, (line, row) in enumerate(_objects(file, kind)):
+        known |= dict.fromkeys(row)
         if place == 0:
-            check_columns(list(row), wanted, str(file))
-        if absent := [column for column in wanted if column not in row]:
+            check_columns(list(row), [column for column in wanted if column not in holes], str(file))
+        if absent := [column for column in wanted if column not in row and column not in holes]:
             raise DataError(f"{file}:{line}: lacks {', '.join(absent)}")
-        _add(table, [_text(row[column]) for column in wanted], range(len(wanted)))
+        _add(table, [_text(row.get(column)) for column in wanted], range(len(wanted)))
+    check_columns(list(known), wanted if known else (), str(file))
     return _text_rows(file, wanted, table)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.hub.files import check_folder, published, read_plain_json, read_plain_yaml, to_yaml
+from zoo.inference.inputs import example
 from zoo.registry import DECODERS, ENCODERS, HEADS, TOKENIZERS, Registry
 from zoo.settings import ModelSettings
 from zoo.specs import DataSpec, InputSpec
@@ -62,14 +63,45 @@ class Bundle:
         return str(self.config.get("name") or self.path.name)
 
     @property
-    def input(self) -> InputSpec:
+    def inputs(self) -> tuple[InputSpec, ...]:
         """What the model takes."""
-        model = self.config["model"]
-        takes = {name for wired in ENCODERS.schema(model["encoder"]["name"]).wired for name in wired.specs}
-        fitting = [spec for spec in self.spec.inputs if model.get("input") in (None, spec.name) and any(base.__name__ in takes for base in type(spec).__mro__)]
-        if len(fitting) != 1:
-            raise CheckpointError(f"{self.path / CONFIG}: the encoder takes {' or '.join(sorted(takes))}, of which the data has {len(fitting)}")
-        return fitting[0]
+        try:
+            return inputs_of(self.config["model"], self.spec.inputs)
+        except ZooError as error:
+            raise CheckpointError(f"{self.path / CONFIG}: {error}") from error
+
+    @property
+    def input(self) -> InputSpec:
+        """The only input that the model takes."""
+        if len(self.inputs) != 1:
+            raise ZooError(f"the model takes several inputs, {', '.join(spec.name for spec in self.inputs)}, and one was asked for")
+        return self.inputs[0]
+
+    @property
+    def example(self) -> str:
+        """What ``zoo predict BUNDLE`` takes next, as people would type it."""
+        return example(self.inputs)
+
+
+def inputs_of(model: Mapping[str, Any], inputs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
+    """The inputs that a model's encoder takes, or the encoders that it is made of; by the rules of ``zoo.build``, without building them."""
+    found: dict[str, InputSpec] = {}
+
+    def visit(node: Mapping[str, Any], wanted: str | None) -> None:
+        schema = ENCODERS.schema(node["name"])
+        takes = {name for wired in schema.wired for name in wired.specs}
+        if takes:
+            fitting = [spec for spec in inputs if wanted in (None, spec.name) and any(base.__name__ in takes for base in type(spec).__mro__)]
+            if len(fitting) != 1:
+                raise ZooError(f"encoder {schema.name!r} takes {' or '.join(sorted(takes))}, of which the data has {len(fitting)}")
+            found[fitting[0].name] = fitting[0]
+        for option in schema.options:
+            if option.type.holds("encoder") and isinstance(value := node.get(option.name), Mapping):
+                for label, nested in {option.name: value}.items() if "name" in value else value.items():
+                    visit(nested, label if label in {spec.name for spec in inputs} else None)
+
+    visit(model["encoder"], model.get("input"))
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)

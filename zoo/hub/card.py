@@ -1,9 +1,12 @@
 """Model cards with the front matter of the Hugging Face Hub (https://huggingface.co/docs/hub/model-cards)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from zoo.hub.bundle import inputs_of
 from zoo.hub.files import to_yaml
+from zoo.inference.inputs import example
 from zoo.specs import ClassTarget, DataSpec, ImageInput, InputSpec, ItemTarget, NumberTarget, SpectrogramInput, TableInput, TargetSpec, TextInput
 
 TASKS: dict[tuple[type[InputSpec], type[TargetSpec]], str] = {
@@ -38,14 +41,15 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
     """
     name, data = str(config["name"]), str(config["data"]["name"])
     parts = config["model"]
-    front = _front_matter(name, data, task(spec), figures["metrics"], notes)
+    inputs = inputs_of(parts, spec.inputs)
+    front = _front_matter(name, data, task(replace(spec, inputs=inputs)) if len(inputs) == 1 else None, figures["metrics"], notes)
     stages = [parts["encoder"]["name"], *([parts["decoder"]["name"]] if parts["decoder"]["name"] != "none" else []), parts["head"]["name"]]
     lines = [
         f"---\n{to_yaml(front)}---",
         f"# {name}",
         f"`{' -> '.join(stages)}`, {figures['parameters']:,} parameters, trained on `{data}` with zoo.",
         "## Use",
-        _usage(spec),
+        _usage(inputs),
         "## Results",
         _results(figures),
         "## Inputs and answers",
@@ -77,16 +81,18 @@ def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, 
     return front
 
 
-def _usage(spec: DataSpec) -> str:
-    example, command = {
+def _usage(inputs: Sequence[InputSpec]) -> str:
+    shown, command = {
         "image": ('["picture.png"]', "picture.png"),
         "text": ('["some text"]', '--text "some text"'),
         "spectrogram": ('["sound.wav"]', "sound.wav"),
         "table": ('[{"column": 1.0}]', "rows.csv"),
         "history": ('["user id"]', "--user ID"),
-    }.get(spec.inputs[0].kind, ("[...]", "FILE"))
+    }.get(inputs[0].kind, ("[...]", "FILE"))
+    if len(inputs) > 1:
+        shown, command = f"[{ ({spec.name: '...' for spec in inputs}) }]", example(inputs)
     return (
-        f'```bash\nzoo predict PATH_TO_THIS_FOLDER {command}\n```\n\n```python\nimport zoo\n\nanswers = zoo.load("PATH_TO_THIS_FOLDER").predict({example})\n```'
+        f'```bash\nzoo predict PATH_TO_THIS_FOLDER {command}\n```\n\n```python\nimport zoo\n\nanswers = zoo.load("PATH_TO_THIS_FOLDER").predict({shown})\n```'
     )
 
 
@@ -101,6 +107,10 @@ def _results(figures: Mapping[str, Any]) -> str:
 
 
 def _describe_input(given: InputSpec) -> str:
+    return f"{_described(given)}{'; a sample may lack it' if given.optional else ''}"
+
+
+def _described(given: InputSpec) -> str:
     match given:
         case ImageInput():
             return f"`{given.name}`: an image, brought to {given.height} x {given.width} pixels, {'grey' if given.channels == 1 else 'RGB'}"

@@ -111,7 +111,7 @@ def with_codecs_of(loaded: LoadedBundle, opened: OpenData) -> OpenData:
             "  way out: evaluate on the data that the model was trained on, data.root and data.min_rating included"
         )
     splits = {name: RowByRow(split) for name, split in opened.splits.items()} if found else opened.splits
-    return OpenData(processor.inputs, processor.targets, dict(splits), opened.notes)
+    return OpenData(processor.inputs, processor.targets, dict(splits), opened.notes, optional=processor.optional)
 
 
 def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:

@@ -4,6 +4,7 @@ A raw sample is what the input's codec encodes. Where one thing holds several sa
 """
 
 import glob
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 from zoo.data.suffixes import IMAGES, SOUNDS
 from zoo.data.tabular import SUFFIXES, Reading, read_records
 from zoo.errors import DataError
+from zoo.specs import InputSpec
 
 EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
 TABLES = tuple(SUFFIXES)
-FILES = {"image": IMAGES, "spectrogram": SOUNDS, "text": (".txt",), "table": TABLES, "history": TABLES}
+VALUES = {"image": "IMAGE_FILE", "text": "some text", "spectrogram": "SOUND_FILE", "history": {"user": "ID"}}
+SEVERAL = "several"
+"""Stands for the kind of a model of several inputs."""
+FILES = {"image": IMAGES, "spectrogram": SOUNDS, "text": (".txt",), "table": TABLES, "history": TABLES, SEVERAL: TABLES}
 """What a folder is searched for."""
 
 
@@ -34,9 +39,13 @@ class Sample:
     error: str | None = None
 
 
-def example(kind: str) -> str:
-    """What `zoo predict BUNDLE` takes next, as people would type it."""
-    return EXAMPLES.get(kind, "FILE")
+def example(inputs: Sequence[InputSpec]) -> str:
+    """What `zoo predict BUNDLE` takes next, as people would type it, where a model takes these inputs."""
+    if len(inputs) == 1:
+        return EXAMPLES.get(inputs[0].kind, "FILE")
+    row: dict[str, Any] = {spec.name: VALUES.get(spec.kind, "...") for spec in inputs if spec.kind != "table"}
+    row |= {"COLUMN": 1.5} if any(spec.kind == "table" for spec in inputs) else {}
+    return f"--row '{json.dumps(row)}'"
 
 
 def samples(given: Sequence[Any], kind: str, name: str, reading: Reading | None = None) -> list[Sample]:
@@ -55,7 +64,7 @@ def samples(given: Sequence[Any], kind: str, name: str, reading: Reading | None 
         try:
             found.extend(_expand(entry, kind, name, place, reading or Reading()))
         except DataError as error:
-            found.append(Sample(_shown(entry, place), error=str(error)))
+            found.append(Sample(shown(entry, place), error=str(error)))
     return found
 
 
@@ -103,10 +112,11 @@ def _expand(entry: Any, kind: str, name: str, place: int, reading: Reading) -> I
     elif isinstance(entry, Path) and kind in ("table", "history"):
         raise DataError(f"{entry}: a {kind} is read from {', '.join(TABLES)} files")
     else:
-        yield Sample(_shown(entry, place), _checked(entry, kind))
+        yield Sample(shown(entry, place), checked(entry, kind))
 
 
-def _checked(entry: Any, kind: str) -> Any:
+def checked(entry: Any, kind: str) -> Any:
+    """A raw value of one input, if it is one of its kind."""
     match kind:
         case "text" if not isinstance(entry, str):
             raise DataError(f"a text is a string, not {type(entry).__name__}")
@@ -128,12 +138,12 @@ def _read(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as text: {error}") from error
 
 
-def _shown(entry: Any, place: int) -> Any:
+def shown(entry: Any, place: int) -> Any:
     """How an answer names its input: itself where that is plain, else its place."""
     if isinstance(entry, Path):
         return str(entry)
     if isinstance(entry, Mapping) and all(isinstance(value, list | tuple) or _is_plain(value) for value in entry.values()):
-        return {str(key): _shown(value, place) for key, value in entry.items()}
+        return {str(key): shown(value, place) for key, value in entry.items()}
     if isinstance(entry, list | tuple) and all(map(_is_plain, entry)):
         return list(entry)
     return entry if _is_plain(entry) else f"input {place}"

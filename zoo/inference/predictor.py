@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zoo.data.codecs.table import TableCodec
 from zoo.data.processor import Processor
 from zoo.data.tabular import Reading
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, load_bundle
 from zoo.inference.inputs import Sample, samples
+from zoo.inference.rows import Wanted, row_samples
 from zoo.model import Model
 from zoo.parallel.device import choose_device
 from zoo.structs import Batch
@@ -34,10 +36,15 @@ class Predictor:
         head: Any = model.head
         target = head.target.name
         # Only what the model takes has to be given: other inputs of the data, and targets, are left out.
-        self.processor = Processor({model.input: processor.inputs[model.input]}, {target: processor.targets[target]})
+        optional = [name for name in processor.optional if name in model.inputs]
+        self.processor = Processor({name: processor.inputs[name] for name in model.inputs}, {target: processor.targets[target]}, optional)
         self.target: Any = processor.targets[target]
         data = bundle.config.get("data")
         self.reading = Reading.of(data if isinstance(data, dict) else {})  # files of tables are read as in training
+        self.wanted = [
+            Wanted(name, codec.spec.kind, (*codec.numbers, *codec.categories) if isinstance(codec, TableCodec) else (self.reading.columns.get(name, name),))
+            for name, codec in self.processor.inputs.items()
+        ]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> "Predictor":
@@ -52,6 +59,7 @@ class Predictor:
 
     @property
     def input(self) -> "InputSpec":
+        """Of a model of one input."""
         return self.processor.inputs[self.model.input].spec
 
     @property
@@ -64,12 +72,14 @@ class Predictor:
 
         Args:
             inputs: raw, by the kind of the model's input: image or sound files (or arrays), texts, rows of a table, user ids or lists of
-                item ids (``zoo.inference.inputs.samples``).
+                item ids (``zoo.inference.inputs.samples``). For a model of several inputs: mappings of inputs to these, or files of tables
+                (``zoo.inference.rows``).
             batch_size: inputs that go through the model together; changes no answer.
             top_k: labels or items of each answer.
 
         Returns:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
+            ``absent`` lists inputs that a row lacks, where the data allows that.
             Answers by the head's task: one label ``label``, ``probability``, ``probabilities``; several ``labels``, ``probabilities``; numbers ``values``; a
             ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know.
         """
@@ -77,7 +87,10 @@ class Predictor:
             raise ZooError(f"predict takes a list of inputs: predict([{inputs!r}])")
         if batch_size < 1 or top_k < 1:
             raise ZooError(f"batch_size={batch_size} and top_k={top_k} have to be 1 or more")
-        given = samples(inputs, self.input.kind, self.model.input, self.reading)
+        if len(self.wanted) > 1:
+            given = row_samples(inputs, self.wanted, self.reading)
+        else:
+            given = samples(inputs, self.input.kind, self.model.input, self.reading)
         head: Any = self.model.head
         if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
             head.answers = min(top_k, head.target.num_items)
@@ -89,7 +102,8 @@ class Predictor:
     @torch.inference_mode()
     def _answer(self, given: list[Sample], top_k: int) -> list[dict[str, Any]]:
         answers: dict[int, dict[str, Any]] = {place: {"error": sample.error} for place, sample in enumerate(given) if sample.error is not None}
-        rows = {place: {self.model.input: sample.raw} for place, sample in enumerate(given) if place not in answers}
+        several = len(self.wanted) > 1
+        rows = {place: sample.raw if several else {self.model.input: sample.raw} for place, sample in enumerate(given) if place not in answers}
         batch, reasons = self._batch(list(rows.values()))
         if batch is not None:
             batch = batch.to(self.device)
@@ -98,8 +112,13 @@ class Predictor:
             decoded = head.decode(prediction, batch.targets)
             answers |= {place: self._shaped(answer, rows[place], top_k) for place, answer in zip(rows, decoded, strict=True)}
         answers |= {
-            place: self._unusable(rows[place][self.model.input], reason, top_k) for place, reason in zip(rows, reasons, strict=True) if reason is not None
+            place: self._unusable(None if several else rows[place][self.model.input], reason, top_k)
+            for place, reason in zip(rows, reasons, strict=True)
+            if reason is not None
         }
+        for place, row in rows.items():
+            if (lacking := [name for name in self.model.inputs if name not in row]) and "error" not in answers[place]:
+                answers[place]["absent"] = lacking
         return [{"input": sample.name} | answers[place] for place, sample in enumerate(given)]
 
     def _batch(self, rows: list[dict[str, Any]]) -> tuple[Batch | None, list[str | None]]:

@@ -19,7 +19,6 @@ from zoo.data.loader import Loader
 from zoo.data.processor import Processor
 from zoo.errors import ConfigError
 from zoo.hub.bundle import open_bundle, write_bundle
-from zoo.inference.inputs import example
 from zoo.model import Model
 from zoo.parallel.collectives import everyone
 from zoo.parallel.device import choose_device, limit_threads
@@ -301,8 +300,8 @@ class Job:
             stopped(run_dir=self.run_dir, step=result["step"], total_steps=total)
             return
         bundle, parameters = Path(result["bundle"]), result["parameters"]
-        given = example(open_bundle(bundle).input.kind)
-        closing(run_dir=self.run_dir, metrics=result["metrics"], seconds=result["seconds"], parameters=parameters, bundle=bundle, example=given)
+        example = open_bundle(bundle).example
+        closing(run_dir=self.run_dir, metrics=result["metrics"], seconds=result["seconds"], parameters=parameters, bundle=bundle, example=example)
 
     def say(self, line: str) -> None:
         if self.group.main:

@@ -1,6 +1,7 @@
 """Tables of any kind of data: columns of text, of files by path, of numbers and of categories, mapped by options."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from zoo.data.base import InputCodec, OpenData, TargetCodec, Tokenizer
 from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.image import ImageCodec
-from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.files import SPLIT_FOLDERS
@@ -21,7 +22,7 @@ from zoo.data.tabular import Format, Header, Quoting, Rows, read_rows
 from zoo.data.tokenizers.bpe import BpeTokenizer
 from zoo.errors import DataError
 from zoo.registry import DATASETS
-from zoo.specs import DataSpec, Labelling, TargetSpec
+from zoo.specs import DataSpec, InputSpec, Labelling, TableInput, TargetSpec
 
 TEXT, IMAGE, AUDIO, TABLE = "text", "image", "audio", "table"
 FIT_CLIPS = 500
@@ -62,11 +63,13 @@ class Table:
         numbers: columns of numbers.
         categories: columns of categories.
         missing: what an absent number becomes: refused, the training mean, or that with an indicator column.
+        optional: inputs (text, image, audio, table) that a row may lack: an empty cell, or all of the table's, means that the sample has no such input.
+            Elsewhere a row with an empty cell cannot be used. What takes such samples: model/encoder=fusion.
         target: column to be told, or several columns of numbers.
         target_kind: class; multi, several classes a row (a JSON list, or text with separators); or number.
         separator: between the classes of one row, for multi.
         split_column: column that says train, validation or test.
-        split_by: column whose hash decides the split; null takes text, image or audio, else all inputs together.
+        split_by: column whose hash decides the split; null takes text, image or audio, the first that is not optional, else all inputs together.
         validation: part of the rows that validates, where nothing above says.
         test: part of the rows that tests, likewise.
     """
@@ -95,6 +98,7 @@ class Table:
         numbers: tuple[str, ...] = (),
         categories: tuple[str, ...] = (),
         missing: Missing = Missing.REFUSE,
+        optional: tuple[str, ...] = (),
         target_kind: TargetKind = TargetKind.CLASS,
         separator: str = "|",
         split_column: str | None = None,
@@ -125,6 +129,9 @@ class Table:
             self.codecs[TABLE] = TableCodec(name=TABLE, numbers=numbers, categories=categories, missing=missing)
         if not self.codecs:
             raise ValueError("no input is named; give columns: text=COLUMN, image=COLUMN, audio=COLUMN, numbers=[...] or categories=[...]")
+        if unknown := [name for name in optional if name not in self.codecs]:
+            raise ValueError(f"optional={list(optional)}: there is no input {unknown[0]!r}; this data gives {', '.join(self.codecs)}")
+        self.optional = tuple(dict.fromkeys(optional))
         inputs = {*self.sources.values(), *numbers, *categories}
         if leaks := inputs & set(self.targets):
             raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
@@ -136,11 +143,17 @@ class Table:
         else:
             target = ClassCodec(name="label", labels=("a", "b"), labelling=self._labelling).spec.sketched("labels", "counts")
         categories = tuple(2 for _ in self.categories)
-        specs = []
+        specs: list[InputSpec] = []
         for name, known in self.codecs.items():
             spec = known.spec
-            specs.append(type(spec)(**{**vars(spec), "categories": categories}) if name == TABLE else spec)
+            spec = replace(spec, optional=name in self.optional)
+            specs.append(replace(spec, categories=categories) if isinstance(spec, TableInput) else spec)
         return DataSpec(inputs=tuple(specs), targets=(target,))
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        """Columns of the input `table`."""
+        return (*self.numbers, *self.categories)
 
     @property
     def _labelling(self) -> Labelling:
@@ -156,6 +169,7 @@ class Table:
             targets={target.spec.name: target},
             splits=splits,
             notes={"source": self.path, "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
+            optional=self.optional,
         )
 
     def _splits(self) -> "tuple[dict[str, TableSplit], str]":
@@ -164,7 +178,8 @@ class Table:
                 [*self.sources.values(), *self.numbers, *self.categories, *self.targets, *(entry for entry in (self.split_column, self.split_by) if entry)]
             )
         )
-        read = {name: read_rows(path, self.format, wanted, self.header, self.quoting) for name, path in self.paths.items() if path is not None}
+        holes = [self.sources[name] for name in self.optional if name in self.sources] + [column for column in self.table if TABLE in self.optional]
+        read = {name: read_rows(path, self.format, wanted, self.header, self.quoting, holes) for name, path in self.paths.items() if path is not None}
         if len(read) > 1:
             if several := [self.paths[name] for name, parts in read.items() if set(parts) != {""}]:
                 raise DataError(f"{', '.join(map(str, several))}: has splits of its own; give path alone")
@@ -184,13 +199,16 @@ class Table:
         if self.split_column is not None:
             return self._by_column(rows, self.split_column), f"by column {self.split_column}"
         chosen = hash_split(self._split_texts(rows), validation=self.validation, test=self.test)
-        by = self.split_by or next(iter(self.sources.values()), "all inputs")
+        by = self._split_column() or "all inputs"
         return {name: self._split(rows, part) for name, part in chosen.items()}, f"by hash of {by}: test {self.test:g}, validation {self.validation:g}"
 
+    def _split_column(self) -> str | None:
+        return self.split_by or next((column for name, column in self.sources.items() if name not in self.optional), None)
+
     def _split_texts(self, rows: Rows) -> Sequence[str]:
-        if self.split_by or self.sources:
-            return [str(value) for value in rows.column(self.split_by or next(iter(self.sources.values())))]
-        columns = [rows.column(name) for name in (*self.numbers, *self.categories)]
+        if by := self._split_column():
+            return [str(value) for value in rows.column(by)]
+        columns = [rows.column(name) for name in (*self.sources.values(), *self.table)]
         return ["\x1f".join(map(str, values)) for values in zip(*columns, strict=True)]
 
     def _by_column(self, rows: Rows, column: str) -> "dict[str, TableSplit]":
@@ -208,24 +226,32 @@ class Table:
     def _split(self, rows: Rows, chosen: Tensor | None) -> "TableSplit":
         folder = Path(self.files).expanduser() if self.files is not None else Path(self.path).expanduser().parent
         target = "value" if self.target_kind is TargetKind.NUMBER else "label"
-        return TableSplit(rows, chosen, sources=self.sources, files=folder, table=(*self.numbers, *self.categories), target=(target, tuple(self.targets)))
+        return TableSplit(
+            rows, chosen, sources=self.sources, files=folder, table=self.table, target=(target, tuple(self.targets)), optional=frozenset(self.optional)
+        )
 
     def _fit(self, train: "TableSplit") -> None:
         for name, codec in self.codecs.items():
             match codec:
                 case TextCodec():
-                    codec.fit([str(text) for text in train.column(self.sources[name]) if text is not None])
+                    codec.fit([str(text) for text in train.column(self.sources[name]) if text is not None and not (name in self.optional and is_empty(text))])
                 case AudioCodec():
-                    step = max(1, len(train) // FIT_CLIPS)
-                    codec.fit(raw[name] for raw in usable(train.only({name}).read, range(0, len(train), step)))
+                    clips = [row for row, clip in enumerate(train.column(self.sources[name])) if name not in self.optional or not is_empty(clip)]
+                    codec.fit(raw[name] for raw in usable(train.only({name}).read, clips[:: max(1, len(clips) // FIT_CLIPS)]))
                 case TableCodec():
-                    columns = {column: train.column(column) for column in (*self.numbers, *self.categories)}
-                    codec.fit([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
+                    columns = {column: train.column(column) for column in self.table}
+                    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+                    codec.fit([row for row in rows if name not in self.optional or not all(map(is_missing, row.values()))])
 
     def _target(self, train: "TableSplit") -> TargetCodec:
         if self.target_kind is TargetKind.NUMBER:
             return NumberCodec.fit("value", self.targets, zip(*(train.column(column) for column in self.targets), strict=True))
         return ClassCodec.fit("label", train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell of text or of a file holds nothing."""
+    return value is None or value == ""
 
 
 class TableSplit:
@@ -238,12 +264,22 @@ class TableSplit:
         files: folder that the paths of files are relative to.
         table: columns of the input `table`.
         target: its name and columns; None for inputs alone.
+        optional: inputs that a row may lack; they are None where it does.
     """
 
     def __init__(
-        self, rows: Rows, chosen: Tensor | None, *, sources: Mapping[str, str], files: Path, table: Sequence[str], target: tuple[str, tuple[str, ...]] | None
+        self,
+        rows: Rows,
+        chosen: Tensor | None,
+        *,
+        sources: Mapping[str, str],
+        files: Path,
+        table: Sequence[str],
+        target: tuple[str, tuple[str, ...]] | None,
+        optional: Collection[str] = (),
     ) -> None:
         self.rows, self.chosen, self.sources, self.files, self.table, self.target = rows, chosen, dict(sources), files, tuple(table), target
+        self.optional = optional
 
     def __len__(self) -> int:
         return len(self.rows) if self.chosen is None else len(self.chosen)
@@ -253,11 +289,15 @@ class TableSplit:
         raw: dict[str, Any] = {}
         for name, column in self.sources.items():
             value = row[column]
-            if value is None or value == "":
-                raise DataError(f"column {column!r} is empty")
+            if is_empty(value):
+                if name not in self.optional:
+                    raise DataError(f"column {column!r} is empty")
+                raw[name] = None
+                continue
             raw[name] = self.files / value if name != TEXT and isinstance(value, str) else value
         if self.table:
-            raw[TABLE] = {column: row[column] for column in self.table}
+            figures = {column: row[column] for column in self.table}
+            raw[TABLE] = None if TABLE in self.optional and all(map(is_missing, figures.values())) else figures
         if self.target is not None:
             name, columns = self.target
             raw[name] = row[columns[0]] if name == "label" else [row[column] for column in columns]
@@ -271,6 +311,7 @@ class TableSplit:
             files=self.files,
             table=self.table if TABLE in names else (),
             target=self.target if self.target is not None and self.target[0] in names else None,
+            optional=self.optional,
         )
 
     def describe(self, index: int) -> str:
