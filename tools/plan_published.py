@@ -4,12 +4,12 @@ import argparse
 from dataclasses import dataclass
 
 from zoo.cli.output import say, table
-from zoo.plan.checkpointing import Checkpointing
 from zoo.plan.devices import DEVICES, GIB
 from zoo.plan.layout import Layout, Strategy
 from zoo.plan.planner import Choices, Plan, plan
 from zoo.plan.shapes import TransformerShape
 from zoo.plan.workload import Workload, of_shape
+from zoo.settings import Recompute
 
 SHAPES = {
     "llama3_8b": TransformerShape(layers=32, dim=4096, heads=32, kv_heads=8, hidden=14336, vocab=128256, sequence=8192),
@@ -33,7 +33,7 @@ class Run:
     world: int
     local_batch: int
     tensor: int
-    checkpointing: Checkpointing
+    checkpointing: Recompute
     compiled: bool
     float8: bool
     tokens: float
@@ -43,7 +43,7 @@ class Run:
     every: int = 1
 
 
-NONE, SELECTIVE, FULL = Checkpointing.NONE, Checkpointing.SELECTIVE, Checkpointing.FULL
+NONE, SELECTIVE, FULL = Recompute.NONE, Recompute.SELECTIVE, Recompute.FULL
 SEVEN = (
     Run("llama3_8b", "h100_500w", 8, 2, 1, SELECTIVE, False, False, 5762, 82.4, H100_RUNS, "products of h100_500w"),
     Run("llama3_8b", "h100_500w", 8, 2, 1, SELECTIVE, True, False, 6667, 77.0, H100_RUNS),

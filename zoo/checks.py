@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
 from zoo.parallel.layout import degrees, world_size
-from zoo.settings import BatchStatistics, Recompute
+from zoo.settings import BatchStatistics, Recompute, Strategy
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
@@ -219,15 +219,16 @@ def check_sharing(config: RunConfig, model: "Model") -> None:
 
         check_tensor(model, config.parallel.tensor)
     if config.trainer.recompute is not Recompute.NONE:
-        from zoo.parallel.recompute import repeated
+        from zoo.parallel.recompute import check_recompute
 
-        if not any(True for _ in repeated(model)):
-            raise ConfigError(
-                "trainer.recompute",
-                f"encoder {config.encoder['name']!r} names no repeated blocks whose activations could be made again",
-                "trainer.recompute=none",
-                "trainer.accumulate=2 or more takes less memory as well",
-            )
+        check_recompute(model, config.trainer.recompute)
+    if config.parallel.strategy is Strategy.FSDP and getattr(model.encoder, "skips_parts", False):
+        raise ConfigError(
+            "model.encoder.absent",
+            "skip leaves a part out where no row of a process has it, and with parallel.strategy=fsdp the others would wait for it forever",
+            "model.encoder.absent=run: the same numbers",
+            "parallel=ddp",
+        )
 
 
 def check_randomness(config: RunConfig, model: "Model", batch: "Batch") -> None:

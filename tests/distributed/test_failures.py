@@ -114,6 +114,8 @@ def test_a_signal_to_the_launcher_saves_and_ends_with_0(layout: list[str], tmp_p
     assert result["outcome"] == "stopped"
     assert (tmp_path / "run" / "checkpoints" / f"step_{result['step']:08d}").is_dir()
     steps = result["step"] + 3
-    more = zoo(tmp_path, "resume=run", "parallel.processes=1", f"trainer.max_steps={steps}", "trainer.max_epochs=null", "allow=[trainer.max_steps,trainer.max_epochs]")
+    more = zoo(
+        tmp_path, "resume=run", "parallel.processes=1", f"trainer.max_steps={steps}", "trainer.max_epochs=null", "allow=[trainer.max_steps,trainer.max_epochs]"
+    )
     assert more.wait(120) == 0, more.communicate()
     assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == steps

@@ -26,13 +26,13 @@ tensors, through autograd, checkpointing and the optimizer.
 options; what is not given comes from the config, or is searched for where there is a --target
   --device NAME         h100, h100_500w (limited to 500 W, 96 GB), h200, a100, or cpu (default)
   --world N             devices; with --target the most that may be used (parallel.processes)
-  --strategy NAME       ddp, fsdp (parameters, gradients and optimizer sharded), hsdp (sharded within groups, replicated over them)
-  --replicate N         groups of hsdp
-  --tp N                tensor-parallel degree, with the sequence sharded between
+  --strategy NAME       ddp, fsdp (parameters, gradients and optimizer sharded), hsdp (sharded within groups, replicated over them) (parallel.strategy)
+  --replicate N         groups of hsdp (parallel.replicas)
+  --tp N                tensor-parallel degree, with the sequence sharded between (parallel.tensor)
   --precision NAME      fp32, bf16 or float8 (products of the blocks; needs --compile) (trainer.precision)
   --compile             torch.compile (trainer.compile)
-  --checkpoint NAME     none, selective (keeps attention and every second matrix product), full (keeps a block's input)
-  --checkpoint-every N  only the first of each N blocks
+  --checkpoint NAME     none, selective (keeps attention and every second matrix product), full (keeps a block's input) (trainer.recompute)
+  --checkpoint-every N  only the first of each N blocks (trainer.recompute_every)
   --batch N             samples of an optimizer step, over all devices (data.batch_size)
   --accumulate N        micro-batches of a device's share (trainer.accumulate)
   --sequence N          positions of a text or frames of a sound (the data's maximum)
@@ -123,15 +123,21 @@ def make(report: "Report", options: argparse.Namespace) -> "Plan":
 
 def choices_of(report: "Report", options: argparse.Namespace) -> "Choices":
     """Options, and the config's where none are given."""
-    from zoo.plan.checkpointing import Checkpointing
     from zoo.plan.layout import Layout, Strategy
     from zoo.plan.planner import Choices
+    from zoo.settings import Recompute
 
     config = report.config
     precision = options.precision or str(config.trainer.precision)
-    strategy = Strategy(options.strategy or ("hsdp" if options.replicate else "ddp"))
-    world = options.world or config.parallel.processes
-    layout = Layout(strategy=strategy, world=world, tensor=options.tp or 1, replicate=options.replicate or (2 if strategy is Strategy.HSDP else 1))
+    parallel = config.parallel
+    replicate = options.replicate or (parallel.replicas if parallel.replicas > 1 else None)
+    strategy = Strategy(options.strategy or ("hsdp" if replicate else str(parallel.strategy)))
+    layout = Layout(
+        strategy=strategy,
+        world=options.world or parallel.processes,
+        tensor=options.tp or parallel.tensor,
+        replicate=(replicate or 2) if strategy is Strategy.HSDP else 1,
+    )
     return Choices(
         layout=layout,
         batch=options.batch or config.loader.batch_size,
@@ -139,8 +145,8 @@ def choices_of(report: "Report", options: argparse.Namespace) -> "Choices":
         bf16=precision != "fp32",
         float8=precision == "float8",
         compiled=options.compile or config.trainer.compile,
-        checkpointing=Checkpointing(options.checkpoint or "none"),
-        every=options.checkpoint_every or 1,
+        checkpointing=Recompute(options.checkpoint or config.trainer.recompute),
+        every=options.checkpoint_every or config.trainer.recompute_every,
     )
 
 

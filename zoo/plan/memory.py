@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from zoo.plan.checkpointing import Checkpointing
 from zoo.plan.layout import Layout, Strategy
 from zoo.plan.trace import Numbers, Trace, trace_step
 from zoo.plan.workload import Step, Update, Workload
+from zoo.settings import Recompute
 from zoo.structs import Batch
 
 
@@ -52,7 +52,7 @@ def predict(
     *,
     rows: int | None = None,
     bf16: bool = False,
-    checkpointing: Checkpointing = Checkpointing.NONE,
+    checkpointing: Recompute = Recompute.NONE,
     every: int = 1,
     device: str = "cpu",
 ) -> Memory:
@@ -82,7 +82,7 @@ def of_trace(trace: Trace) -> Memory:
     return Memory(parameters=parameters, gradients=gradients, optimizer=states, activations=activations, inputs=trace.inputs)
 
 
-def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *, checkpointing: Checkpointing, bf16: bool) -> Memory:
+def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *, checkpointing: Recompute, bf16: bool) -> Memory:
     """The same for one device of a layout."""
     parts = layout.shard * layout.tensor
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in workload.model.buffers())
@@ -92,7 +92,7 @@ def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *,
     if layout.tensor > 1:
         # What column-parallel products read is gathered, twice a block: kept whole by autograd, or by the block at work alone. So are, at
         # work, the partial gradients of two such products and their sum.
-        blocks = 1 if checkpointing is not Checkpointing.NONE else workload.dimensions.blocks
+        blocks = 1 if checkpointing is not Recompute.NONE else workload.dimensions.blocks
         activations += (2 * blocks + 3) * step.block_input * (1 - 1 / layout.tensor)
     gathered = 0.0
     if layout.strategy is Strategy.DDP:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.plan.checkpointing import Checkpointing
 from zoo.plan.communication import Transfer, When, transfers
 from zoo.plan.devices import Device
 from zoo.plan.layout import Layout, Strategy, check_layout
@@ -13,6 +12,7 @@ from zoo.plan.operations import Kind, Phase
 from zoo.plan.time import CONSTANTS, Compute, Constants, Prediction, step_seconds
 from zoo.plan.trace import Numbers
 from zoo.plan.workload import Step, Workload
+from zoo.settings import Recompute
 
 USABLE = 0.95
 """Of a device's memory; the rest is the driver's, the collectives' and the allocator's. A judgement, not a measurement."""
@@ -40,7 +40,7 @@ class Choices:
     bf16: bool = False
     float8: bool = False
     compiled: bool = False
-    checkpointing: Checkpointing = Checkpointing.NONE
+    checkpointing: Recompute = Recompute.NONE
     every: int = 1
 
     @property
@@ -130,8 +130,8 @@ def plan(workload: Workload, device: Device, choices: Choices, constants: Consta
         micro_batches=choices.accumulate,
         gathered=element,
         block_input=step.block_input,
-        recomputed=choices.checkpointing is Checkpointing.FULL,
-        gathers_again=choices.checkpointing is not Checkpointing.NONE,
+        recomputed=choices.checkpointing is Recompute.FULL,
+        gathers_again=choices.checkpointing is not Recompute.NONE,
         float8=choices.float8,
         element=element,
     )

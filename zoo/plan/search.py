@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from zoo.errors import ConfigError, did_you_mean
-from zoo.plan.checkpointing import Checkpointing
 from zoo.plan.devices import GIB, Device
 from zoo.plan.layout import Layout, Strategy, legal_layouts
 from zoo.plan.planner import Choices, Plan, plan
 from zoo.plan.workload import Workload
+from zoo.settings import Recompute
 
 MARGIN = 0.97
 """Estimates may miss the target by this factor and still be looked at."""
@@ -77,14 +77,14 @@ class Space:
     exactly: bool = False
     strategy: Strategy | None = None
     tensor: int | None = None
-    checkpointing: Checkpointing | None = None
+    checkpointing: Recompute | None = None
     accumulate: int | None = None
 
 
 def candidates(workload: Workload, device: Device, choices: Choices, space: Space) -> Iterator[Choices]:
     """Every combination; batch, precision and compilation are the user's."""
     worlds = [space.world] if space.exactly else sorted({space.world, *(2**power for power in range(space.world.bit_length()) if 2**power <= space.world)})
-    kinds = [space.checkpointing] if space.checkpointing else list(Checkpointing) if workload.dimensions.blocks else [Checkpointing.NONE]
+    kinds = [space.checkpointing] if space.checkpointing else list(Recompute) if workload.dimensions.blocks else [Recompute.NONE]
     for world in worlds:
         strategies = [space.strategy] if space.strategy else list(Strategy)
         for layout in legal_layouts(world, workload.dimensions, strategies, device.per_node):
@@ -162,7 +162,7 @@ def describe(choices: Choices) -> str:
     world = choices.layout.world
     parts = [f"{world} device{'s' * (world > 1)}", str(choices.layout), f"{choices.batch} samples a step"]
     parts += [f"in {choices.accumulate} micro-batches"] if choices.accumulate > 1 else []
-    parts += [f"{choices.checkpointing} checkpointing"] if choices.checkpointing is not Checkpointing.NONE else []
+    parts += [f"{choices.checkpointing} checkpointing"] if choices.checkpointing is not Recompute.NONE else []
     return ", ".join(parts)
 
 

@@ -19,9 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.layers import attention
-from zoo.plan.checkpointing import Checkpointing, apply_checkpointing, repeated_blocks
+from zoo.parallel.recompute import recompute_blocks, repeated
 from zoo.plan.operations import BY_MASK, Operation, Phase, describe, touched, widest
 from zoo.random import SampleRandom, sample_randomness
+from zoo.settings import Recompute
 from zoo.structs import Batch
 
 
@@ -155,7 +156,7 @@ def trace_step(
     rows: int | None = None,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     numbers: Numbers = Numbers.FP32,
-    checkpointing: Checkpointing = Checkpointing.NONE,
+    checkpointing: Recompute = Recompute.NONE,
     every: int = 1,
     device: str = "cpu",
     clip: bool = True,
@@ -169,7 +170,7 @@ def trace_step(
         optimizer: makes the optimizer; without one the step ends after the backward pass.
         numbers: what it computes in.
         checkpointing: of the repeated blocks.
-        every: which of the blocks, as for ``apply_checkpointing``.
+        every: which of the blocks, as for ``recompute_blocks``.
         device: type of the device that is planned for; decides which attention kernel zoo picks.
         clip: whether the gradient's norm is computed.
     """
@@ -179,13 +180,13 @@ def trace_step(
     with FakeTensorMode(allow_non_fake_inputs=True), kernels_of(device):
         twin = fake_twin(model, torch.bfloat16 if numbers is Numbers.BF16 else None)
         inputs = batch.apply(lambda tensor: torch.empty((rows, *tensor.shape[1:]), dtype=narrowed(tensor.dtype, numbers)))
-        apply_checkpointing(twin, checkpointing, every)
+        recompute_blocks(twin, checkpointing, every, keep_generator=False)
         parameters = list(twin.parameters())
         update = optimizer(twin) if optimizer else None
         kept: list[Tensor] = [*parameters, *twin.buffers()]
         if update is not None:
             kept += first_update(update)
-        handles = [block.register_forward_pre_hook(_note_input(trace)) for block in repeated_blocks(twin)[:1]]
+        handles = [block.register_forward_pre_hook(_note_input(trace)) for block in repeated(twin)[:1]]
         trace.inputs = sum(touched(leaf) for leaf in batch_tensors(inputs))
         with recorder:
             known = recorder.keep([*kept, *batch_tensors(inputs)])

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from zoo.plan.checkpointing import Checkpointing, repeated_blocks
+from zoo.parallel.recompute import repeated
 from zoo.plan.layout import Dimensions
 from zoo.plan.operations import Kind, Operation, Phase
 from zoo.plan.shapes import TransformerShape
 from zoo.plan.trace import Numbers, Trace, trace_step, trace_update
 from zoo.plan.traffic import cast_traffic, eager_traffic, fused_traffic
+from zoo.settings import Recompute
 from zoo.structs import Batch, Values
 
 SHALLOW = 4
@@ -141,21 +142,21 @@ class Workload:
 
     def block_parameters(self) -> int:
         """Of the largest repeated block; all of them where there is none."""
-        blocks = repeated_blocks(self.model)
+        blocks = repeated(self.model)
         return max((sum(parameter.numel() for parameter in block.parameters()) for block in blocks), default=self.parameters)
 
     def root_parameters(self) -> int:
         """Outside the repeated blocks: what FSDP's outermost group gathers."""
-        inside = {id(parameter) for block in repeated_blocks(self.model) for parameter in block.parameters()}
+        inside = {id(parameter) for block in repeated(self.model) for parameter in block.parameters()}
         return sum(parameter.numel() for parameter in self.model.parameters() if id(parameter) not in inside)
 
-    def step(self, rows: int, numbers: Numbers, checkpointing: Checkpointing = Checkpointing.NONE, every: int = 1, device: str = "cuda") -> Step:
+    def step(self, rows: int, numbers: Numbers, checkpointing: Recompute = Recompute.NONE, every: int = 1, device: str = "cuda") -> Step:
         key = (rows, numbers, checkpointing, every, device)
         if key not in self._steps:
             self._steps[key] = self._measure(rows, numbers, checkpointing, every, device)
         return self._steps[key]
 
-    def estimate(self, rows: int, numbers: Numbers, checkpointing: Checkpointing = Checkpointing.NONE, every: int = 1, device: str = "cuda") -> Step:
+    def estimate(self, rows: int, numbers: Numbers, checkpointing: Recompute = Recompute.NONE, every: int = 1, device: str = "cuda") -> Step:
         """The same from a step of another size, where one was traced: for searches, which ask for many."""
         for key, step in self._steps.items():
             if key[1:] == (numbers, checkpointing, every, device):
@@ -168,7 +169,7 @@ class Workload:
             self._updates.append(Update(trace.state_bytes(), *eager_traffic(trace.operations)[:1], trace.extra(), len(trace.operations)))
         return self._updates[0]
 
-    def _measure(self, rows: int, numbers: Numbers, checkpointing: Checkpointing, every: int, device: str) -> Step:
+    def _measure(self, rows: int, numbers: Numbers, checkpointing: Recompute, every: int, device: str) -> Step:
         def measured(model: nn.Module) -> Step:
             return self._sum(trace_step(model, self.batch, rows=rows, numbers=numbers, checkpointing=checkpointing, every=every, device=device))
 
@@ -178,12 +179,12 @@ class Workload:
         else:
             low = 2 * every + depth % every
             step = continued(measured(shallow(self.model, low)), measured(shallow(self.model, low + every)), (depth - low) // every)
-        if checkpointing is Checkpointing.NONE:
+        if checkpointing is Recompute.NONE:
             return step
         return replace(step, flops=self.step(rows, numbers, device=device).flops)
 
     def _sum(self, trace: Trace) -> Step:
-        layers = [layer for block in repeated_blocks(self.model) for layer in block.modules() if isinstance(layer, nn.Linear)]
+        layers = [layer for block in repeated(self.model) for layer in block.modules() if isinstance(layer, nn.Linear)]
         pairs = {(layer.in_features, layer.out_features) for layer in layers}
 
         def in_block(operation: Operation) -> bool:
@@ -263,7 +264,7 @@ def of_model(
     name: str, model: nn.Module, batch: Batch, optimizer: Callable[[nn.Module], torch.optim.Optimizer], positions: int | None, *, ema: bool = False
 ) -> Workload:
     """Any model with ``losses``."""
-    blocks = repeated_blocks(model)
+    blocks = repeated(model)
     heads = {heads for block in blocks for module in block.modules() if isinstance(heads := getattr(module, "heads", None), int)}
     widths = {width for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear) for width in (layer.in_features, layer.out_features)}
     dimensions = Dimensions(heads=tuple(sorted(heads)), widths=tuple(sorted(widths)), positions=positions, blocks=len(blocks))

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from zoo.errors import ConfigError
-from zoo.plan.checkpointing import Checkpointing
 from zoo.plan.devices import DEVICES, H100, Device
 from zoo.plan.layout import Layout, Strategy
 from zoo.plan.planner import Choices, plan
 from zoo.plan.search import Goal, Space, Target, candidates, cheapest, does_not_fit, fitting_alternatives, parse_target
 from zoo.plan.shapes import TransformerShape
 from zoo.plan.workload import Workload, of_shape
+from zoo.settings import Recompute
 
 SHAPE = TransformerShape(layers=8, dim=512, heads=8, kv_heads=4, hidden=1024, vocab=1000, sequence=256)
 ONE = Layout(strategy=Strategy.DDP, world=1)
@@ -41,9 +41,9 @@ def test_the_fewest_devices_that_reach_the_target(workload: Workload) -> None:
 
 
 def test_what_the_user_fixed_stays(workload: Workload) -> None:
-    space = Space(world=8, strategy=Strategy.FSDP, tensor=2, checkpointing=Checkpointing.FULL, accumulate=2)
+    space = Space(world=8, strategy=Strategy.FSDP, tensor=2, checkpointing=Recompute.FULL, accumulate=2)
     found = [*candidates(workload, H100, Choices(layout=ONE, batch=64), space)]
-    assert {(one.layout.strategy, one.layout.tensor, one.checkpointing, one.accumulate) for one in found} == {(Strategy.FSDP, 2, Checkpointing.FULL, 2)}
+    assert {(one.layout.strategy, one.layout.tensor, one.checkpointing, one.accumulate) for one in found} == {(Strategy.FSDP, 2, Recompute.FULL, 2)}
     assert {one.layout.world for one in found} == {2, 4, 8}
 
 
@@ -67,7 +67,7 @@ def test_a_model_that_does_not_fit_says_by_how_much_and_what_would(workload: Wor
     assert ways
     assert all(plan(workload, device, way).fits for way in ways)
     assert all(way.layout.world == 1 for way in ways)
-    assert any(way.accumulate > 1 or way.checkpointing is not Checkpointing.NONE for way in ways)
+    assert any(way.accumulate > 1 or way.checkpointing is not Recompute.NONE for way in ways)
     assert "--accumulate" in error.ways_out[0]
 
 
@@ -102,7 +102,7 @@ def test_what_makes_a_step_faster_does_so_here(workload: Workload) -> None:
         return plan(workload, H100, replace(base, **changes)).prediction.seconds  # type: ignore[arg-type]
 
     assert seconds() > seconds(bf16=True) > seconds(bf16=True, compiled=True)
-    assert seconds(checkpointing=Checkpointing.NONE) < seconds(checkpointing=Checkpointing.FULL)
+    assert seconds(checkpointing=Recompute.NONE) < seconds(checkpointing=Recompute.FULL)
     eight = plan(workload, H100, replace(base, layout=Layout(strategy=Strategy.DDP, world=8)))
     assert sum(eight.prediction.parts.values()) == pytest.approx(eight.prediction.seconds)
     assert 0 < eight.prediction.mfu < 1

@@ -12,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from zoo.build import assemble
 from zoo.data.fake import fake_batch
 from zoo.model import Model
+from zoo.parallel.recompute import recompute_blocks
 from zoo.plan import workload as workloads
-from zoo.plan.checkpointing import Checkpointing, apply_checkpointing
 from zoo.plan.operations import Kind, Phase, attention_flops
 from zoo.plan.shapes import TransformerShape
 from zoo.plan.trace import Numbers, trace_step
 from zoo.plan.workload import of_model, of_shape
+from zoo.settings import Recompute
 from zoo.specs import ClassTarget, DataSpec, ImageInput, TextInput
 from zoo.structs import Batch
 
@@ -42,11 +43,11 @@ def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), fused=True)
 
 
-@pytest.mark.parametrize(("name", "checkpointing"), [(name, kind) for name in CASES for kind in Checkpointing if name != "mlp" or kind == "none"])
-def test_flops_are_those_that_torch_counts_in_a_real_step(name: str, checkpointing: Checkpointing) -> None:
+@pytest.mark.parametrize(("name", "checkpointing"), [(name, kind) for name in CASES for kind in Recompute if name != "mlp" or kind == "none"])
+def test_flops_are_those_that_torch_counts_in_a_real_step(name: str, checkpointing: Recompute) -> None:
     model, batch = built(name)
     trace = trace_step(model, batch, checkpointing=checkpointing)
-    apply_checkpointing(model, checkpointing)
+    recompute_blocks(model, checkpointing)
     with FlopCounterMode(display=False) as counter:
         for term in model.losses(batch).values():
             term.sum.backward()
@@ -56,7 +57,7 @@ def test_flops_are_those_that_torch_counts_in_a_real_step(name: str, checkpointi
 def test_the_model_and_the_batch_are_not_touched() -> None:
     model, batch = built("transformer")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trace_step(model, batch, optimizer=adamw, checkpointing=Checkpointing.FULL)
+    trace_step(model, batch, optimizer=adamw, checkpointing=Recompute.FULL)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert next(iter(model.losses(batch).values())).sum.isfinite()  # and it still runs, without the checkpoint's wrapping
@@ -100,17 +101,17 @@ def test_what_autograd_saves_is_what_it_saves_in_a_real_pass(name: str) -> None:
 
 def test_checkpointing_keeps_less_and_computes_more() -> None:
     model, batch = built("transformer")
-    none, selective, full = (trace_step(model, batch, checkpointing=kind) for kind in (Checkpointing.NONE, Checkpointing.SELECTIVE, Checkpointing.FULL))
+    none, selective, full = (trace_step(model, batch, checkpointing=kind) for kind in (Recompute.NONE, Recompute.SELECTIVE, Recompute.FULL))
     assert none.saved > selective.saved > full.saved
     assert none.flops(Phase.BACKWARD) < selective.flops(Phase.BACKWARD) < full.flops(Phase.BACKWARD)
     assert none.flops(Phase.FORWARD) == selective.flops(Phase.FORWARD) == full.flops(Phase.FORWARD)
-    half = trace_step(model, batch, checkpointing=Checkpointing.FULL, every=2)
+    half = trace_step(model, batch, checkpointing=Recompute.FULL, every=2)
     assert full.saved < half.saved < none.saved
 
 
 def test_blocks_without_names_cannot_be_checkpointed() -> None:
     with pytest.raises(ValueError, match="names no repeated blocks"):
-        trace_step(*built("mlp"), checkpointing=Checkpointing.FULL)
+        trace_step(*built("mlp"), checkpointing=Recompute.FULL)
 
 
 def test_choosing_by_a_mask_counts_as_choosing_everything() -> None:
@@ -139,11 +140,11 @@ def test_other_devices_take_other_attention_kernels() -> None:
     assert len([operation for operation in there.operations if operation.kind is Kind.ATTENTION]) == 6
 
 
-CONTINUED = [(Checkpointing.NONE, 1, Numbers.FP32), (Checkpointing.SELECTIVE, 1, Numbers.BF16), (Checkpointing.FULL, 2, Numbers.FP32)]
+CONTINUED = [(Recompute.NONE, 1, Numbers.FP32), (Recompute.SELECTIVE, 1, Numbers.BF16), (Recompute.FULL, 2, Numbers.FP32)]
 
 
 @pytest.mark.parametrize(("checkpointing", "every", "numbers"), CONTINUED)
-def test_a_stack_is_continued_as_if_it_were_traced_whole(checkpointing: Checkpointing, every: int, numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stack_is_continued_as_if_it_were_traced_whole(checkpointing: Recompute, every: int, numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
     def shaped() -> workloads.Workload:
         return of_shape(TransformerShape(layers=9, dim=32, heads=4, kv_heads=2, hidden=64, vocab=50, sequence=16))
 
