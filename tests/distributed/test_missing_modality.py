@@ -2,6 +2,8 @@
 
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +11,20 @@ import torch
 
 from tests.processes import run_ranks
 from zoo.build import Nodes, build_model
+from zoo.checks import check
+from zoo.compose import compose
 from zoo.config import encoder_node
 from zoo.data.fake import fake_batch
+from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.optim.groups import ParameterGroups
 from zoo.optim.optimizers import adamw
-from zoo.parallel.collectives import Group
+from zoo.parallel.layout import degrees
+from zoo.parallel.mesh import make_mesh
+from zoo.parallel.parallelize import place
+from zoo.parallel.sharding import put_together, whole_state
 from zoo.registry import DECODERS, HEADS
-from zoo.settings import TrainerSettings
+from zoo.settings import ParallelSettings, Strategy, TrainerSettings
 from zoo.specs import ClassTarget, DataSpec, ImageInput, TextInput
 from zoo.structs import Batch
 from zoo.training.step import TrainStep
@@ -26,6 +34,7 @@ SPEC = DataSpec(
     targets=(ClassTarget(name="label", labels=("a", "b", "c")),),
 )
 TOKENS = {"combine": "tokens", "depth": 1, "dropout": 0.1}
+PARTS = ["+model/encoder@model.encoder.encoders.text=transformer_tiny", "+model/encoder@model.encoder.encoders.table=table_tiny"]
 ROWS, STEPS = 8, 3
 Answer = tuple[list[dict[str, torch.Tensor]], list[float], dict[str, torch.Tensor]]
 
@@ -54,17 +63,19 @@ def part_of(batch: Batch, start: int, stop: int) -> Batch:
     return replace(part, inputs=inputs)
 
 
-def train(rank: int, world: int, micro_batches: int, options: dict[str, Any], lacks: str) -> Answer:
+def train(rank: int, world: int, micro_batches: int, options: dict[str, Any], lacks: str, strategy: Strategy = Strategy.DDP) -> Answer:
     """Gradients of each step, losses, and the parameters in the end."""
-    model = make_model(options)
+    settings, device, parallel = TrainerSettings(clip_norm=1.0, accumulate=micro_batches), torch.device("cpu"), ParallelSettings(strategy=strategy)
+    mesh = make_mesh(degrees(parallel, world), device)
+    model = place(partial(make_model, options), partial(make_model, options), mesh, device, settings, parallel).train()
     step = TrainStep(
         model=model,
         optimizer=adamw(groups=ParameterGroups(model), lr=0.01),
         schedule=lambda _: 1.0,
-        settings=TrainerSettings(clip_norm=1.0, accumulate=micro_batches),
+        settings=settings,
         seed=0,
-        group=Group(rank, world),
-        device=torch.device("cpu"),
+        mesh=mesh,
+        device=device,
     )
     found, losses = [], []
     for number in range(STEPS):
@@ -73,14 +84,15 @@ def train(rank: int, world: int, micro_batches: int, options: dict[str, Any], la
         parts = [part_of(batch, place * size, (place + 1) * size) for place in range(first, first + micro_batches)]
         counts, _ = step.counts(parts, False)
         step(parts, number, counts)
-        found.append({name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None})
+        updated = [(part, step.names[id(part)]) for part in step.gradients.parameters if part.grad is not None]
+        found.append({name: put_together(part.grad, step.pieces.get(name)).clone() for part, name in updated})
         losses.append(step.terms["classification"])
-    return found, losses, {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return found, losses, whole_state(model, mesh.grid)
 
 
 def assert_same(found: Answer, wanted: Answer) -> None:
-    for place, (ours, theirs) in enumerate(zip(found[0], wanted[0], strict=True)):
-        assert set(ours) == set(theirs), f"step {place}"
+    for number, (ours, theirs) in enumerate(zip(found[0], wanted[0], strict=True)):
+        assert set(ours) == set(theirs), f"step {number}"
         for name, gradient in theirs.items():
             torch.testing.assert_close(ours[name], gradient, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
     assert found[1] == pytest.approx(wanted[1], rel=1e-12)
@@ -101,6 +113,25 @@ def test_one_rank_has_both_inputs_and_the_other_one(options: dict[str, Any], lac
     for found in run_ranks(train, 2, 1, options, lacks):
         assert_same(found, wanted)
     assert time.perf_counter() - begun < 60
+
+
+@pytest.mark.parametrize("lacks", ["image", "text"])
+@pytest.mark.parametrize("options", [{}, TOKENS], ids=["pooled", "tokens"])
+def test_sharded_processes_never_wait_for_a_part_that_one_leaves_out(options: dict[str, Any], lacks: str) -> None:
+    """R9 with FSDP2, where each part's parameters are gathered by all processes: two of two micro-batches each."""
+    wanted = train(0, 1, 1, options, lacks)
+    begun = time.perf_counter()
+    for found in run_ranks(train, 2, 2, options, lacks, Strategy.FSDP):
+        assert_same(found, wanted)
+    assert time.perf_counter() - begun < 60
+
+
+def test_leaving_parts_out_is_refused_where_they_are_sharded(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,image,label\n" + "a b,,yes\nb,,no\n" * 20)
+    overrides = ["data=table", f"data.path={tmp_path}/rows.csv", "data.text=text", "data.numbers=[image]", "data.target=label", "data/tokenizer=byte"]
+    with pytest.raises(ConfigError, match="skip leaves a part out") as told:
+        check(compose([*overrides, "data.optional=[text]", "model/encoder=fusion", *PARTS, "model.encoder.absent=skip", "parallel=fsdp", "logger=none"]))
+    assert told.value.path == "model.encoder.absent"
 
 
 def test_four_ranks_of_two_micro_batches() -> None:

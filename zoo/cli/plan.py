@@ -123,10 +123,13 @@ def make(report: "Report", options: argparse.Namespace) -> "Plan":
 
 def choices_of(report: "Report", options: argparse.Namespace) -> "Choices":
     """Options, and the config's where none are given."""
+    from zoo.parallel.recompute import check_recompute
     from zoo.plan.layout import Layout, Strategy
     from zoo.plan.planner import Choices
     from zoo.settings import Recompute
 
+    kept = Recompute(options.checkpoint or report.config.trainer.recompute)
+    check_recompute(report.model, kept, "--checkpoint")
     config = report.config
     precision = options.precision or str(config.trainer.precision)
     parallel = config.parallel
@@ -145,7 +148,7 @@ def choices_of(report: "Report", options: argparse.Namespace) -> "Choices":
         bf16=precision != "fp32",
         float8=precision == "float8",
         compiled=options.compile or config.trainer.compile,
-        checkpointing=Recompute(options.checkpoint or config.trainer.recompute),
+        checkpointing=kept,
         every=options.checkpoint_every or config.trainer.recompute_every,
     )
 
