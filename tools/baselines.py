@@ -93,13 +93,21 @@ def popularity(data: OpenData, config: RunConfig, target: ItemTarget) -> dict[st
 
 def main(names: list[str]) -> None:
     for name in names:
-        config = compose(OVERRIDES.get(name, [f"experiment={name}"]))
-        data = build_dataset(config).open()
-        (target,) = data.spec.targets
-        figures = classification(data, config, target) if isinstance(target, ClassTarget) else popularity(data, config, target)  # type: ignore[arg-type]
+        overrides = OVERRIDES.get(name, [f"experiment={name}"])
+        folds = compose(overrides).data.get("folds")
         print(name)
-        for figure, value in figures.items():
-            print(f"  {figure:32} {value:.4f}")
+        of_folds = [measure([*overrides, f"data.fold={fold}"]) for fold in range(folds)] if folds else [measure(overrides)]
+        for figure in of_folds[0]:
+            values = [found[figure] for found in of_folds]
+            each = f"  (folds: {', '.join(f'{value:.4f}' for value in values)})" if folds else ""
+            print(f"  {figure:32} {sum(values) / len(values):.4f}{each}")
+
+
+def measure(overrides: list[str]) -> dict[str, float]:
+    config = compose(overrides)
+    data = build_dataset(config).open()
+    (target,) = data.spec.targets
+    return classification(data, config, target) if isinstance(target, ClassTarget) else popularity(data, config, target)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
