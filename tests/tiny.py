@@ -171,6 +171,9 @@ class Rows:
     def state_dict(self) -> dict[str, Any]:
         return {"rows": len(self.rows)}
 
+    def rewind(self, state: Any) -> None:
+        del self.rows[state["rows"] :]
+
 
 def make_trainer(
     folder: Any = None, *, rank: int = 0, world: int = 1, dropout: float = 0.2, optimizer: str = "adamw", loader: Any = None, **settings: Any

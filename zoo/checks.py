@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
+from zoo.prefixes import check_prefix
 from zoo.settings import BatchStatistics
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def check(config: RunConfig) -> Report:
     import torch
 
     from zoo.build import build_dataset, build_model
+    from zoo.layers.lora import add_lora
 
     check_device(config)
     dataset = build_dataset(config)
@@ -66,9 +68,10 @@ def check(config: RunConfig) -> Report:
     with torch.device("meta"):
         model = build_model(config, spec)
     check_augment(config, spec)
-    check_batch_statistics(config, model)
     check_init_skip(config, model)
     check_init_weights(config)
+    add_lora(model, config.lora)
+    check_batch_statistics(config, model)
     check_optimizer(config, model)
     check_schedule(config)
     batch, prediction, losses, metrics = measured(config, model, spec)
@@ -166,8 +169,9 @@ def check_monitor_mode(config: RunConfig) -> None:
 
 def check_device(config: RunConfig) -> None:
     from zoo.parallel.device import choose_device
+    from zoo.training.precision import check_precision
 
-    choose_device(config.trainer.device)
+    check_precision(choose_device(config.trainer.device), config.trainer.precision)
 
 
 def check_augment(config: RunConfig, spec: "DataSpec") -> None:
@@ -188,9 +192,11 @@ def check_augment(config: RunConfig, spec: "DataSpec") -> None:
 def check_batch_statistics(config: RunConfig, model: "Model") -> None:
     """Batch norm's numbers would depend on how a batch is split."""
     from zoo.model import mixes_batch
+    from zoo.optim.freeze import Freezer
 
     parts = config.trainer.accumulate * config.parallel.processes
-    layers = mixes_batch(model.train())
+    Freezer(model.train(), config.trainer)  # batch norm that is frozen for good mixes nothing
+    layers = mixes_batch(model)
     if parts > 1 and layers and config.trainer.batch_statistics is not BatchStatistics.LOCAL:
         raise ConfigError(
             "trainer.batch_statistics",
@@ -246,14 +252,7 @@ def check_init_weights(config: RunConfig) -> None:
 def check_init_skip(config: RunConfig, model: "Model") -> None:
     names = [name for name, _ in model.named_parameters()]
     for place, prefix in enumerate(config.run.init_skip):
-        if not any(name == prefix or name.startswith(f"{prefix}.") for name in names):
-            prefixes = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)}
-            raise ConfigError(
-                f"init_skip[{place}]",
-                f"no parameter's name begins with {prefix!r}",
-                did_you_mean(prefix, prefixes),
-                "`zoo show` of the same overrides prints the tree",
-            )
+        check_prefix(f"init_skip[{place}]", prefix, names)
 
 
 def check_optimizer(config: RunConfig, model: "Model") -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zoo import __version__
 from zoo.errors import CheckpointError
+from zoo.layers.lora import merged
 from zoo.training.tensors import read_tensors, write_tensors
 
 FORMAT = 1
@@ -125,9 +126,9 @@ def find_checkpoint(run_dir: Path, which: str = "best") -> Checkpoint:
 
 
 def published_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The averaged weights where the run kept them, as its evaluations did; what has no average (counters) is the model's own."""
+    """The averaged weights where the run kept them, as its evaluations did; what has no average (counters) is the model's own. Adapters are merged."""
     weights = checkpoint.tensors("model")
-    return weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights
+    return merged(weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights)
 
 
 class Checkpointer:

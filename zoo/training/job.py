@@ -19,13 +19,15 @@ from zoo.data.processor import Processor
 from zoo.errors import ConfigError
 from zoo.hub.bundle import open_bundle, write_bundle
 from zoo.inference.inputs import example
+from zoo.layers.lora import add_lora, merged, remove_lora
 from zoo.model import Model
 from zoo.parallel.collectives import Group, current_group
 from zoo.parallel.device import choose_device, limit_threads
 from zoo.parallel.launch import joined_group, local_place
 from zoo.parallel.seeding import seed_everything
-from zoo.settings import Mode
+from zoo.settings import MemoryFormat, Mode
 from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint, step_folders
+from zoo.training.determinism import deterministic
 from zoo.training.environment import environment, write_environment
 from zoo.training.evaluator import Evaluator
 from zoo.training.init import init_weights
@@ -51,7 +53,7 @@ def run_job(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     _, local_rank, local_size = local_place()
     limit_threads(config.parallel.threads, local_size)
     device = choose_device(config.trainer.device, local_rank)
-    with joined_group(device, config.parallel.timeout):
+    with deterministic(config.trainer.deterministic), joined_group(device, config.parallel.timeout):
         return Job(config, run_dir, current_group(), device).run()
 
 
@@ -70,6 +72,7 @@ class Job:
         self.log: RunLog | None = None
         self.loaders: list[Loader] = []
         self.interruption = Interruption()
+        self.trained = 0
 
     def run(self) -> dict[str, Any]:
         """The whole job. A signal that comes before training ends it before the first step, one that comes after it lets the job publish."""
@@ -93,7 +96,8 @@ class Job:
             self.say(str(report))
             if self.group.main:
                 report.save(self.run_dir / "init.json")
-        model.to(self.device)
+        self._adapt(model)
+        model.to(self.device, memory_format=torch.channels_last if settings.memory_format is MemoryFormat.CHANNELS_LAST else None)
         train = self._loader(data, "train", training=True)
         horizon = horizon_of(settings, train.steps_per_epoch)
         evaluators = {split: self._evaluator(data, split) for split in ("validation", "test") if split in data.splits}
@@ -108,9 +112,11 @@ class Job:
         outcome_word = "failed"
         metrics: dict[str, float] = {}
         try:
+            optimizer = build_optimizer(config, model)
+            self.trained = sum(parameter.numel() for entry in optimizer.param_groups for parameter in entry["params"])
             trainer = Trainer(
                 model=model,
-                optimizer=build_optimizer(config, model),
+                optimizer=optimizer,
                 schedule=build_schedule(config, horizon),
                 horizon=horizon,
                 train=train,
@@ -167,6 +173,12 @@ class Job:
                 self.say("there is no complete checkpoint: the run begins anew")
         folder = self.group.share(str(found.folder) if found else None)
         return found or (open_checkpoint(Path(folder)) if folder else None)
+
+    def _adapt(self, model: Model) -> None:
+        """Adapters, where the config has them."""
+        if adapted := add_lora(model, self.config.lora):
+            adapters = sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" in name)
+            self.say(f"lora: {len(adapted)} layers adapted, with {adapters:,} parameters to {model.num_parameters() - adapters:,} of the model")
 
     def _keep_data(self, data: OpenData, *, begun_before: bool) -> None:
         """What the data is, on disk before the first step; a run that goes on must find it the same."""
@@ -239,7 +251,8 @@ class Job:
         if self.log is not None and any(name.startswith("test/") for name in metrics):
             self.log.row(trainer.progress.step, {name: value for name, value in metrics.items() if name.startswith("test/")})
         with trainer.step.ema.applied() if trainer.step.ema is not None else nullcontext():
-            state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            state = merged({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()})
+        remove_lora(model)
         return metrics, tables, state
 
     def _publish(self, data: OpenData, model: Model, metrics: dict[str, float], tables: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
@@ -256,6 +269,7 @@ class Job:
             "metrics": metrics,
             "seconds": round(seconds, 3),
             "parameters": model.num_parameters(),
+            "trained_parameters": self.trained,
             "outcome": outcome,
             "step": step,
         }

@@ -75,7 +75,7 @@ class OptimizerState:
                 continue
             # Moments live where the parameter does; step counters stay on the CPU unless the optimizer is one that wants them beside it.
             beside = tensor.ndim > 0 or self.optimizer.defaults.get("capturable") or self.optimizer.defaults.get("fused")
-            self.optimizer.state[parameters[parameter]][entry] = tensor.to(parameters[parameter].device) if beside else tensor.clone()
+            self.optimizer.state[parameters[parameter]][entry] = _beside(tensor, parameters[parameter]) if beside else tensor.clone()
         for parameter, values in rest["values"].items():
             self.optimizer.state[parameters[parameter]].update(values)
         if [entry["parameters"] for entry in rest["groups"]] == [
@@ -86,6 +86,11 @@ class OptimizerState:
 
     def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in group.items() if key != "params" and _is_plain(value)}
+
+
+def _beside(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A copy on the parameter's device and in its memory format, element for element: fused kernels walk over both in the order of memory."""
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.shape == parameter.shape else tensor.to(parameter.device)
 
 
 def _is_plain(value: Any) -> bool:
