@@ -60,9 +60,8 @@ def publish() -> None:
         for name in registry.names():
             package = registry.group.replace("/", ".") + (f".{name}" if registry.kind in PER_LABEL else "")
             _store(registry.group, name, partial(component_tree, registry.schema(name)), package)
-    _store(
-        None, "base", lambda: {**_defaults(RunSettings), "model": {**_defaults(ModelSettings), "lora": _defaults(LoraSettings)}, "logger": {}, "callback": {}}
-    )
+    model = {**_defaults(ModelSettings), "lora": _defaults(LoraSettings)}
+    _store(None, "base", lambda: {**_defaults(RunSettings), "model": model, "logger": {}, "callback": {}})
     _store("trainer", "default", lambda: _defaults(TrainerSettings))
     _store("parallel", "single", lambda: _defaults(ParallelSettings))
 

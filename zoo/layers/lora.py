@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,17 +26,13 @@ class Adapter(nn.Module):
     """What linear and convolutional layers with an adapter have in common. Made from a layer by ``adapt``."""
 
     weight: Tensor
-    lora_a: nn.Parameter
-    lora_b: nn.Parameter
-    lora_scale: Tensor
-    lora_dropout: nn.Module
 
     def add_adapter(self, settings: LoraSettings) -> None:
         assert settings.rank is not None
-        shape, make = self.weight.shape, {"device": self.weight.device, "dtype": self.weight.dtype}
-        self.lora_a = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(settings.rank, *shape[1:], **make), a=math.sqrt(5)))  # R I ...
-        self.lora_b = nn.Parameter(torch.zeros(shape[0], settings.rank, *[1] * (len(shape) - 2), **make))  # O R 1 ...
-        self.register_buffer(SCALE, torch.tensor(settings.alpha / settings.rank, **make))  # kept with the weights: all that merging them takes
+        outputs, *rest = self.weight.shape
+        self.lora_a = nn.Parameter(nn.init.kaiming_uniform_(self.weight.new_empty(settings.rank, *rest), a=math.sqrt(5)))  # R I ...
+        self.lora_b = nn.Parameter(self.weight.new_zeros(outputs, settings.rank, *[1] * (len(rest) - 1)))  # O R 1 ...
+        self.register_buffer(SCALE, self.weight.new_full((), settings.alpha / settings.rank))  # kept with the weights: all that merging them takes
         self.factor = settings.alpha / settings.rank
         # Elements are numbered along the positions, where there are any: padding must not change a mask.
         self.lora_dropout = Dropout(settings.dropout)
@@ -55,13 +50,13 @@ class LoraLinear(Adapter, nn.Linear):
 class LoraConv1d(Adapter, nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         low = self._conv_forward(self.lora_dropout(x), self.lora_a, None)
-        return self._conv_forward(x, self.weight, self.bias) + self.factor * F.conv1d(low, self.lora_b)
+        return self._conv_forward(x, self.weight, self.bias) + self.factor * F.conv1d(low, self.lora_b)  # type: ignore[no-any-return]
 
 
 class LoraConv2d(Adapter, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         low = self._conv_forward(self.lora_dropout(x), self.lora_a, None)
-        return self._conv_forward(x, self.weight, self.bias) + self.factor * F.conv2d(low, self.lora_b)
+        return self._conv_forward(x, self.weight, self.bias) + self.factor * F.conv2d(low, self.lora_b)  # type: ignore[no-any-return]
 
 
 ADAPTED: dict[type[nn.Module], type[Adapter]] = {nn.Linear: LoraLinear, nn.Conv1d: LoraConv1d, nn.Conv2d: LoraConv2d}
@@ -110,6 +105,7 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
 
 def remove_lora(model: nn.Module) -> None:
     """Make a model plain again, with the weights that it had before its adapters; ``merged`` gives those to load."""
+    module: Any
     for module in list(model.modules()):
         if isinstance(module, Adapter):
             module.drop_adapter()

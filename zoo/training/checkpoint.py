@@ -88,10 +88,10 @@ def step_folders(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest complete checkpoint, and a message for each newer one that is damaged."""
+def newest_checkpoint(folder: Path, until: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest complete checkpoint, of step ``until`` at the latest, and a message for each newer one that is damaged."""
     messages = []
-    for path in reversed(step_folders(folder).values()):
+    for path in [path for step, path in reversed(step_folders(folder).items()) if until is None or step <= until]:
         try:
             checkpoint = open_checkpoint(path)
         except CheckpointError as error:
@@ -151,13 +151,13 @@ class Checkpointer:
             if path.name.startswith((".new-", ".old-")):
                 shutil.rmtree(path)
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: int | None) -> None:
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: int | None, anchor: int | None = None) -> None:
         """Copy the state aside and return; raises what went wrong with the checkpoint before."""
         self.wait()
         self._aside = {part: self._copy(self._aside.get(part, {}), named) for part, named in tensors.items()}
         content = json.dumps({**state, "versions": {"zoo": __version__, "torch": torch.__version__}}, indent=1)
         # Not a daemon: an interpreter that ends waits for a checkpoint that has been begun.
-        self._writer = threading.Thread(target=self._write, args=(step, content, best), name=f"checkpoint-{step}")
+        self._writer = threading.Thread(target=self._write, args=(step, content, {best, anchor}), name=f"checkpoint-{step}")
         self._writer.start()
 
     def wait(self) -> None:
@@ -188,7 +188,7 @@ class Checkpointer:
             copies[name] = before.copy_(tensor.detach())
         return copies
 
-    def _write(self, step: int, state: str, best: int | None) -> None:
+    def _write(self, step: int, state: str, kept: set[int | None]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             target, fresh = self.folder / f"step_{step:08d}", self.folder / f".new-step_{step:08d}"
@@ -207,14 +207,14 @@ class Checkpointer:
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
-            self._retire(best)
+            self._retire(kept)
         except Exception as error:  # noqa: BLE001 - handed to the training thread, which raises it
             self._error = error
 
-    def _retire(self, best: int | None) -> None:
+    def _retire(self, kept: set[int | None]) -> None:
         folders = step_folders(self.folder)
         for step in list(folders)[: -self.keep_last]:
-            if step != best:
+            if step not in kept:
                 discard(folders[step])
 
 

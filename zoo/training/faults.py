@@ -65,9 +65,7 @@ class Faults:
             return self._apply(self.settings.non_finite, step, f"loss {loss:g}, gradient norm {norm:g}")
         if (spike := self.settings.spike) is not None:
             if len(self.losses) >= LEAST and loss > spike * (usual := statistics.median(self.losses)):
-                return self._apply(
-                    self.settings.on_spike, step, f"loss {loss:g}, {loss / usual if usual else math.inf:.1f} times the median of the steps before"
-                )
+                return self._apply(self.settings.on_spike, step, f"loss {loss:g}, where the median of the steps before is {usual:g}")
             self.losses.append(loss)
         if self.scale is not None:
             self.scale.grow()

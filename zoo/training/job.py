@@ -97,7 +97,9 @@ class Job:
             if self.group.main:
                 report.save(self.run_dir / "init.json")
         self._adapt(model)
-        model.to(self.device, memory_format=torch.channels_last if settings.memory_format is MemoryFormat.CHANNELS_LAST else None)
+        model.to(self.device)
+        if settings.memory_format is MemoryFormat.CHANNELS_LAST:
+            model.to(memory_format=torch.channels_last)
         train = self._loader(data, "train", training=True)
         horizon = horizon_of(settings, train.steps_per_epoch)
         evaluators = {split: self._evaluator(data, split) for split in ("validation", "test") if split in data.splits}

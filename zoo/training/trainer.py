@@ -184,7 +184,7 @@ class Trainer:
 
     def _close(self) -> None:
         """Whatever ends the run, its last step is on disk when this returns."""
-        self.save()
+        self.save(due=False)
         if self.checkpointer is not None:
             self.checkpointer.wait()
         self.group.wait()
@@ -209,9 +209,8 @@ class Trainer:
         self._last_row = (now, progress.step)
         if self.log is None:
             return
-        values = ({"train/loss": sum(losses.values())} if losses else {}) | (
-            {f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}
-        )
+        values = {"train/loss": sum(losses.values())} if losses else {}
+        values |= {f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}
         values |= {"lr": self.step.lr, "grad_norm": self.step.norm, "epoch": progress.step / self.horizon.steps_per_epoch}
         values |= self.step.group_rates | self.step.faults.figures
         if self.train.bad_count:
@@ -259,12 +258,14 @@ class Trainer:
 
     # --- checkpoints -----------------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Hand the state of this step to the checkpointer, once."""
+    def save(self, *, due: bool = True) -> None:
+        """Hand the state of this step to the checkpointer, once. Roll-backs go to one that was due, so that an interruption changes nothing."""
         if self.checkpointer is None or self._saved_step == self.progress.step:
             return
         self._agree_on_buffers()
         self._saved_step = self.progress.step
+        if due:
+            self.progress.anchor = self.progress.step
         if self.group.main:
             optimizer_tensors, optimizer_rest = self.optimizer_state.collect()
             tensors = {"model": dict(self.model.state_dict()), "optimizer": optimizer_tensors}
@@ -277,8 +278,8 @@ class Trainer:
                 "log": self.log.state_dict() if self.log is not None else {},
                 "faults": self.step.faults.state_dict(),
             }
-            best = self.progress.best
-            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None)
+            best, anchor = self.progress.best, self.progress.anchor if self.settings.rolls_back else None
+            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None, anchor=anchor)
         for callback in self.callbacks.values():
             callback.saved(self.progress)
 
@@ -302,7 +303,7 @@ class Trainer:
         cursor, faults, before = self.train.state_dict(), self.step.faults, self.step.faults.state_dict()
         self.checkpointer.wait()
         self.group.wait()
-        found = newest_checkpoint(self.checkpointer.folder)[0] if self.group.main else None
+        found = newest_checkpoint(self.checkpointer.folder, self.progress.anchor)[0] if self.group.main else None
         folder = self.group.share(str(found.folder) if found else None)
         if folder is None:
             raise CheckpointError(f"{reason}: there is no complete checkpoint in {self.checkpointer.folder} to go back to") from reason
