@@ -15,8 +15,8 @@ from zoo.structs import Batch, Features, LossTerm, Prediction, Targets, Values
 class Encoder(Protocol):
     """An ``nn.Module`` that makes features of one input. Its constructor takes an input's spec.
 
-    ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing and sharding. ``no_decay`` names parameters of its
-    own that weight decay leaves alone (``zoo.optim.groups``).
+    ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing, sharding and layer-wise decay of the learning rate.
+    ``no_decay`` names parameters of its own that weight decay leaves alone (``zoo.optim.groups``).
     """
 
     output_spec: FeatureSpec

@@ -33,8 +33,8 @@ class ParameterGroups:
         settings: layer-wise decay, and overrides by prefix.
 
     Raises:
-        ConfigError: for a prefix that covers nothing, with near ones.
-        ValueError: where nothing is to be trained, or no layers can be counted.
+        ConfigError: for a prefix that covers nothing, with near ones; where no layers can be counted.
+        ValueError: where nothing is to be trained.
     """
 
     def __init__(self, model: nn.Module, settings: GroupSettings = GroupSettings()) -> None:  # noqa: B008 - frozen, and empty

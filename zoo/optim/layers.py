@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from zoo.errors import ConfigError
+
 
 def layer_distances(model: nn.Module) -> dict[str, int]:
     """Name of each parameter -> layers between it and the model's end; 0 for heads.
 
     Raises:
-        ValueError: where no part of the model names its blocks, so that there are no layers to count.
+        ConfigError: where no part of the model names its blocks, so that there are no layers to count.
     """
     distances: dict[str, int] = {}
     counted, below = False, 1
@@ -26,7 +28,12 @@ def layer_distances(model: nn.Module) -> dict[str, int]:
         distances |= {name: below + distance for name, distance in own.items()}
         below += 1 + max(own.values(), default=-1)
     if not counted:
-        raise ValueError("layer_decay: neither the encoder nor the decoder names its blocks, so that there are no layers to count; way out: layer_decay=null")
+        raise ConfigError(
+            "optimizer.layer_decay",
+            "neither the encoder nor the decoder names its blocks, so that there are no layers to count",
+            "optimizer.layer_decay=null",
+            "in a component of your own: repeats = (...), as in zoo/encoders/vit.py",
+        )
     return {name: distances.get(name, 0) for name, _ in model.named_parameters()}
 
 

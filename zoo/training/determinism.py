@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.utils.deterministic
 
 from zoo.errors import ConfigError
 
@@ -24,10 +25,12 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    fills = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, fills.fill_uninitialized_memory
     os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    fills.fill_uninitialized_memory = False  # an aid for finding reads of fresh memory; it would write every new tensor twice
     try:
         yield
     except RuntimeError as error:
@@ -36,4 +39,4 @@ def deterministic(wanted: bool) -> Iterator[None]:
         raise ConfigError("trainer.deterministic", f"{str(error).partition('. ')[0]}", "trainer.deterministic=false", "another device or layer") from error
     finally:
         torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.backends.cudnn.benchmark, fills.fill_uninitialized_memory = before[1:]

@@ -64,7 +64,7 @@ class Faults:
                 return Fault.SKIP
             return self._apply(self.settings.non_finite, step, f"loss {loss:g}, gradient norm {norm:g}")
         if (spike := self.settings.spike) is not None:
-            if len(self.losses) >= LEAST and loss > spike * (usual := statistics.median(self.losses)):
+            if len(self.losses) >= LEAST and loss > spike * (usual := statistics.median(self.losses)) > 0:  # a loss below 0 has no such scale
                 return self._apply(self.settings.on_spike, step, f"loss {loss:g}, where the median of the steps before is {usual:g}")
             self.losses.append(loss)
         if self.scale is not None:

@@ -68,6 +68,9 @@ class OptimizerState:
             gone, new = sorted(known - set(parameters)), sorted(set(parameters) - known)
             raise CheckpointError(f"{where}: the optimizer's parameters differ; only in the checkpoint: {gone}; only in the run: {new}")
         self.optimizer.state.clear()
+        for group, initial in zip(self.optimizer.param_groups, self.initial, strict=True):  # a run that rolls back may have changed its options
+            now = self._options(group)
+            group.update({key: value for key, value in initial.items() if key != "lr" and now.get(key) != value})
         for name, tensor in tensors.items():
             parameter, entry = name.rsplit("/", 1)
             if parameter.startswith("@"):  # a counter that the optimizer keeps once for a group

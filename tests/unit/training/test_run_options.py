@@ -27,7 +27,7 @@ from zoo.training.checkpoint import newest_checkpoint, open_checkpoint, step_fol
 from zoo.training.determinism import deterministic
 from zoo.training.tensors import read_tensors
 
-CNN: dict[str, Any] = {"name": "cnn", "widths": [8, 16]}
+CNN: dict[str, Any] = {"name": "cnn", "widths": [8], "blocks": [1]}
 VIT: dict[str, Any] = {"name": "vit", "dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "dropout": 0.1}
 
 
@@ -42,7 +42,7 @@ def run(folder: Path, encoder: dict[str, Any], model: dict[str, Any] | None = No
     folder.mkdir(exist_ok=True)
     tree = TREE | {
         "model": TREE["model"] | {"encoder": encoder} | (model or {}),
-        "trainer": TREE["trainer"] | {"max_steps": 6, "checkpoint_every": 3, "log_every": 1} | trainer,
+        "trainer": TREE["trainer"] | {"max_steps": 4, "checkpoint_every": 2, "log_every": 1} | trainer,
         "parallel": {"threads": threads},
     }
     config = RunConfig.from_dict(tree)
@@ -55,6 +55,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in ("time", "samples_per_second")} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", [CNN, VIT], ids=["cnn", "vit"])
 def test_deterministic_runs_are_bit_equal(tmp_path: Path, encoder: dict[str, Any]) -> None:
     """Two runs with two threads: the same bytes of weights, and the mode is on record and off again."""
@@ -63,6 +64,13 @@ def test_deterministic_runs_are_bit_equal(tmp_path: Path, encoder: dict[str, Any
     first, second = ((tmp_path / name / "bundle" / "model.safetensors").read_bytes() for name in ("a", "b"))
     assert first == second
     assert figures(tmp_path / "a") == figures(tmp_path / "b")
+
+
+def test_a_deterministic_run_says_so_and_leaves_the_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    monkeypatch.setattr(job, "seed_everything", lambda _: modes.append(torch.are_deterministic_algorithms_enabled()))
+    run(tmp_path / "a", TREE["model"]["encoder"], deterministic=True)
+    assert modes == [True]
     environment = json.loads((tmp_path / "a" / "environment.json").read_text())
     assert environment["deterministic"] is True
     assert {"zoo", "commit", "config", "device", "accelerator", "threads", "packages"} <= set(environment)
@@ -125,7 +133,7 @@ def test_a_run_with_adapters_publishes_a_plain_bundle(tmp_path: Path, capsys: py
 
     monkeypatch.setattr(job.Job, "_publishable", before)
     lora = {"lora": {"rank": 2, "dropout": 0.1, "targets": ["encoder.blocks.*"]}}
-    result = run(tmp_path / "lora", VIT, lora, ema=0.5, eval_every=6)
+    result = run(tmp_path / "lora", VIT, lora, ema=0.5, eval_every=4)
     plain = build_model(RunConfig.load(tmp_path / "base" / "config.yaml"), Processor.load(tmp_path / "base" / "processor").spec, fetch=False)
     assert set(read_header(tmp_path / "lora" / "bundle" / "model.safetensors")) == set(plain.state_dict())
     assert result["parameters"] == plain.num_parameters()
@@ -140,7 +148,7 @@ def test_a_run_with_adapters_publishes_a_plain_bundle(tmp_path: Path, capsys: py
 
 
 def test_a_disk_that_fills_up_ends_the_run_with_the_last_checkpoint_intact(tmp_path: Path) -> None:
-    """R5: files of this process may not grow beyond half a checkpoint from step 6 on; the kernel refuses the rest of the write."""
+    """R5: files of this process may not grow beyond half a checkpoint from step 4 on; the kernel refuses the rest of the write."""
     run(tmp_path / "sized", VIT)
     size = max(file.stat().st_size for file in (tmp_path / "sized" / "checkpoints").rglob("*.safetensors"))
     code = f"""
@@ -151,13 +159,13 @@ def test_a_disk_that_fills_up_ends_the_run_with_the_last_checkpoint_intact(tmp_p
         from zoo.training.checkpoint import Checkpointer
         whole = Checkpointer.save
         def save(self, step, *rest, **named):
-            if step == 6:
+            if step == 4:
                 self.wait()
                 resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size}))
             whole(self, step, *rest, **named)
         Checkpointer.save = save
         try:
-            options.run(Path(sys.argv[1]), options.VIT, max_steps=12)
+            options.run(Path(sys.argv[1]), options.VIT, max_steps=8)
         except CheckpointError as error:
             print(error)
             sys.exit(2)
@@ -167,9 +175,9 @@ def test_a_disk_that_fills_up_ends_the_run_with_the_last_checkpoint_intact(tmp_p
     )
     assert done.returncode == 2, done.stderr
     assert "File too large" in done.stdout
-    assert "the last complete one is step_00000003; make room, then go on with: zoo train resume=" in done.stdout
+    assert "the last complete one is step_00000002; make room, then go on with: zoo train resume=" in done.stdout
     folders = step_folders(tmp_path / "full" / "checkpoints")
-    assert list(folders) == [3]
-    assert open_checkpoint(folders[3]).step == 3
+    assert list(folders) == [2]
+    assert open_checkpoint(folders[2]).step == 2
     assert not list((tmp_path / "full" / "checkpoints").glob(".new-*"))
-    assert job.run_job(RunConfig.load(tmp_path / "full" / "config.yaml"), tmp_path / "full")["step"] == 12
+    assert job.run_job(RunConfig.load(tmp_path / "full" / "config.yaml"), tmp_path / "full")["step"] == 8

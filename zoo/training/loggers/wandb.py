@@ -134,7 +134,8 @@ class WandbLogger:
     def _begin_again(self) -> None:
         """W&B takes no row back: the run's true history goes into a new W&B run, which the mirror fills from the start of the rewound log."""
         (self.folder / CURSOR_FILE).unlink(missing_ok=True)
-        (self.folder / RUN_FILE).write_text(json.dumps({"id": random_id()}), encoding="utf-8")
+        self.id = random_id()
+        (self.folder / RUN_FILE).write_text(json.dumps({"id": self.id}), encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
         return {"id": self.id} if self.id else {}
