@@ -105,11 +105,10 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
 
 def remove_lora(model: nn.Module) -> None:
     """Make a model plain again, with the weights that it had before its adapters; ``merged`` gives those to load."""
-    module: Any
     for module in list(model.modules()):
         if isinstance(module, Adapter):
             module.drop_adapter()
-            module.__class__ = PLAIN[type(module)]
+            module.__class__ = PLAIN[type(module)]  # type: ignore[assignment]
 
 
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
