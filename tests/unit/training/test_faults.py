@@ -38,7 +38,9 @@ class BadLoader(TinyLoader):
 
 def make(folder: Any, bad: set[int], factor: float = float("nan"), *, left_out: bool = False, **settings: Any) -> Any:
     """A trainer whose loss is multiplied by ``factor`` on the bad batches."""
-    trainer = make_trainer(folder, loader=BadLoader(bad, left_out, micro_batches=2), **{"accumulate": 2} | settings)
+    settings = {"accumulate": 2} | settings
+    ranks = {name: settings[name] for name in ("rank", "world") if name in settings}
+    trainer = make_trainer(folder, loader=BadLoader(bad, left_out, micro_batches=settings["accumulate"], **ranks), **settings)
     own = trainer.model.head.loss
 
     def loss(prediction: Any, targets: Any, valid: Any) -> Any:
