@@ -21,7 +21,7 @@ def train(rank: int, world: int, folder: Any, policy: str, precision: str) -> di
 def test_one_bad_rank_is_every_ranks_bad_step(tmp_path: Any, policy: str, precision: str) -> None:
     """Two ranks, of which one meets NaN: both skip or go back, and end where one process does that met it."""
     one = train(0, 1, tmp_path / "one", policy, precision)
-    several = run_ranks(train, 2, tmp_path / "two", policy, precision)
+    several = run_ranks(train, 2, tmp_path / "two", policy, precision, timeout=180)
     assert {rank["faults"]["skips" if policy == "skip" else "rollbacks"] for rank in several} == {2}
     for rank in several:
         assert {name: value for name, value in rank["faults"].items() if name != "losses"} == {
