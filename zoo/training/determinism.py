@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.utils.deterministic
@@ -25,7 +26,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    fills = torch.utils.deterministic
+    fills: Any = torch.utils.deterministic  # its attributes are made by a module class
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, fills.fill_uninitialized_memory
     os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)
