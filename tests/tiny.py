@@ -4,6 +4,7 @@ Not registered, in no config; the loader below follows ``zoo.data.loader.Loader`
 """
 
 import math
+import typing
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -171,34 +172,54 @@ class Rows:
     def state_dict(self) -> dict[str, Any]:
         return {"rows": len(self.rows)}
 
+    def rewind(self, state: Any) -> None:
+        del self.rows[state["rows"] :]
+
 
 def make_trainer(
-    folder: Any = None, *, rank: int = 0, world: int = 1, dropout: float = 0.2, optimizer: str = "adamw", loader: Any = None, **settings: Any
+    folder: Any = None,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    dropout: float = 0.2,
+    optimizer: str = "adamw",
+    loader: Any = None,
+    groups: Any = None,
+    model: Any = None,
+    **settings: Any,
 ) -> Any:
     """A trainer of the tiny model over the tiny data; on disk in ``folder``, if one is given."""
-    from zoo.optim.groups import ParameterGroups
+    from zoo.optim.freeze import Freezer
+    from zoo.optim.groups import ParameterGroups, scale_rates
     from zoo.parallel.collectives import Group
     from zoo.parallel.mesh import replicated
     from zoo.registry import OPTIMIZERS, SCHEDULES
-    from zoo.settings import Mode, Precision, TrainerSettings
+    from zoo.schema import to_python
+    from zoo.settings import GroupSettings, Mode, TrainerSettings
     from zoo.training.checkpoint import Checkpointer
     from zoo.training.evaluator import Evaluator
     from zoo.training.state import Monitor
     from zoo.training.trainer import Trainer, horizon_of
 
-    options = TrainerSettings(**{"max_steps": 12, "log_every": 3, "accumulate": 2, "ema": 0.9} | settings)
+    hints = typing.get_type_hints(TrainerSettings)
+    given = {"max_steps": 12, "log_every": 3, "accumulate": 2, "ema": 0.9} | settings
+    options = TrainerSettings(**{name: to_python(value, hints[name]) for name, value in given.items()})
     group, device = Group(rank, world), torch.device("cpu")
-    model = make_model(dropout)
+    model = model or make_model(dropout)
     train = loader or TinyLoader(rank=rank, world=world, micro_batches=options.accumulate)
     horizon = horizon_of(options, train.steps_per_epoch)
+    Freezer(model, options)
+    parameters = ParameterGroups(model, GroupSettings(overrides=groups or {}))
+    built = OPTIMIZERS.build(OPTIMIZERS.check_node({"name": optimizer, "lr": 0.01}, "optimizer"), "optimizer", groups=parameters)
+    scale_rates(built)
     validation = TinyLoader(size=23, batch_size=7, rank=rank, world=world, training=False)
     return Trainer(
         model=model,
-        optimizer=OPTIMIZERS.build(OPTIMIZERS.check_node({"name": optimizer, "lr": 0.01}, "optimizer"), "optimizer", groups=ParameterGroups(model)),
+        optimizer=built,
         schedule=SCHEDULES.build(SCHEDULES.check_node({"name": "cosine", "warmup_steps": 3}, "schedule"), "schedule", horizon=horizon),
         horizon=horizon,
         train=train,
-        evaluator=Evaluator(loader=validation, split="validation", group=group, device=device, precision=Precision.FP32),  # type: ignore[arg-type]
+        evaluator=Evaluator(loader=validation, split="validation", group=group, device=device, precision=options.precision),  # type: ignore[arg-type]
         settings=options,
         seed=3,
         mesh=replicated(group),

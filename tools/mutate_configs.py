@@ -22,7 +22,7 @@ from zoo.compose import compose
 from zoo.config import MODEL_PARTS, RunConfig
 from zoo.registry import KINDS
 from zoo.schema import OptionType, settings_options
-from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
+from zoo.settings import GroupSettings, LoaderSettings, LoraSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 
 BASES = {
     "image": ["data=digits", "model/encoder=vit", "model.encoder.patch_size=4"],
@@ -101,6 +101,7 @@ def wrong_types(base: list[str]) -> Iterator[Mutation]:
 def typed(config: RunConfig) -> Iterator[tuple[str, OptionType]]:
     """Every option of a composed config with its type."""
     settings = {"": RunSettings, "data.": LoaderSettings, "model.": ModelSettings, "trainer.": TrainerSettings, "parallel.": ParallelSettings}
+    settings |= {"model.lora.": LoraSettings, "optimizer.": GroupSettings}
     for prefix, kind in settings.items():
         yield from ((prefix + option.name, option.type) for option in settings_options(kind))
     nodes = {"data": ("dataset", config.data), "optimizer": ("optimizer", config.optimizer), "schedule": ("schedule", config.schedule)}

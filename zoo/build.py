@@ -184,11 +184,21 @@ def build_augment(config: "RunConfig") -> "dict[str, Transform]":
 
 
 def build_optimizer(config: "RunConfig", model: nn.Module) -> "torch.optim.Optimizer":
-    """The optimizer over the model's parameter groups."""
-    from zoo.optim.groups import ParameterGroups
+    """The optimizer over the model's parameter groups. What ``trainer.freeze`` names for good is frozen and has no part in it."""
+    from zoo.optim.freeze import Freezer
+    from zoo.optim.groups import ParameterGroups, scale_rates
 
-    wired = {parameter.name: ParameterGroups(model) for parameter in OPTIMIZERS.schema(config.optimizer["name"]).wired}
-    return OPTIMIZERS.build(config.optimizer, "optimizer", **wired)  # type: ignore[no-any-return]
+    Freezer(model, config.trainer)
+    try:
+        groups = ParameterGroups(model, config.groups)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError("optimizer", str(error)) from error
+    wired = {parameter.name: groups for parameter in OPTIMIZERS.schema(config.optimizer["name"]).wired}
+    optimizer: torch.optim.Optimizer = OPTIMIZERS.build(config.optimizer, "optimizer", **wired)
+    scale_rates(optimizer)
+    return optimizer
 
 
 def build_schedule(config: "RunConfig", horizon: Horizon) -> "Schedule":

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
 from zoo.parallel.layout import degrees, world_size
-from zoo.settings import BatchStatistics, Recompute, Strategy
+from zoo.prefixes import check_prefix
+from zoo.settings import BatchStatistics, MemoryFormat, Recompute, Strategy
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
@@ -60,6 +61,7 @@ def check(config: RunConfig) -> Report:
     import torch
 
     from zoo.build import build_dataset, build_model
+    from zoo.layers.lora import add_lora
 
     check_device(config)
     dataset = build_dataset(config)
@@ -67,10 +69,11 @@ def check(config: RunConfig) -> Report:
     with torch.device("meta"):
         model = build_model(config, spec)
     check_augment(config, spec)
-    check_batch_statistics(config, model)
-    check_sharing(config, model)
     check_init_skip(config, model)
     check_init_weights(config)
+    add_lora(model, config.lora)
+    check_batch_statistics(config, model)
+    check_sharing(config, model)
     check_optimizer(config, model)
     check_schedule(config)
     batch, prediction, losses, metrics = measured(config, model, spec)
@@ -177,8 +180,9 @@ def check_monitor_mode(config: RunConfig) -> None:
 
 def check_device(config: RunConfig) -> None:
     from zoo.parallel.device import choose_device
+    from zoo.training.precision import check_precision
 
-    choose_device(config.trainer.device)
+    check_precision(choose_device(config.trainer.device), config.trainer.precision)
 
 
 def check_augment(config: RunConfig, spec: "DataSpec") -> None:
@@ -199,9 +203,11 @@ def check_augment(config: RunConfig, spec: "DataSpec") -> None:
 def check_batch_statistics(config: RunConfig, model: "Model") -> None:
     """Batch norm's numbers would depend on how a batch is split."""
     from zoo.model import mixes_batch
+    from zoo.optim.freeze import Freezer
 
     parts = parts_of_batch(config)
-    layers = mixes_batch(model.train())
+    Freezer(model.train(), config.trainer)  # batch norm that is frozen for good mixes nothing
+    layers = mixes_batch(model)
     if parts > 1 and layers and config.trainer.batch_statistics is not BatchStatistics.LOCAL:
         raise ConfigError(
             "trainer.batch_statistics",
@@ -222,12 +228,41 @@ def check_sharing(config: RunConfig, model: "Model") -> None:
         from zoo.parallel.recompute import check_recompute
 
         check_recompute(model, config.trainer.recompute)
+    for wrong in (check_sharded_parts, check_sharded_thaw, check_tensor_lora, check_sharded_format):
+        wrong(config, model)
+
+
+def check_sharded_parts(config: RunConfig, model: "Model") -> None:
     if config.parallel.strategy is Strategy.FSDP and getattr(model.encoder, "skips_parts", False):
         raise ConfigError(
             "model.encoder.absent",
             "skip leaves a part out where no row of a process has it, and with parallel.strategy=fsdp the others would wait for it forever",
             "model.encoder.absent=run: the same numbers",
             "parallel=ddp",
+        )
+
+
+def check_sharded_thaw(config: RunConfig, model: "Model") -> None:  # noqa: ARG001 - as the others
+    if config.parallel.strategy is Strategy.FSDP and config.trainer.freeze_until is not None:
+        raise ConfigError(
+            "trainer.freeze_until",
+            f"{config.trainer.freeze_until}: what is frozen cannot thaw while parallel.strategy=fsdp shards it",
+            "parallel=ddp",
+            "two runs: the first with trainer.freeze, the second with init=RUN",
+        )
+
+
+def check_tensor_lora(config: RunConfig, model: "Model") -> None:  # noqa: ARG001 - as the others
+    if config.parallel.tensor > 1 and config.lora.rank is not None:
+        raise ConfigError(
+            "model.lora.rank", f"{config.lora.rank}: adapters of matrices that parallel.tensor={config.parallel.tensor} cuts are not there", "parallel=fsdp"
+        )
+
+
+def check_sharded_format(config: RunConfig, model: "Model") -> None:  # noqa: ARG001 - as the others
+    if config.trainer.memory_format is MemoryFormat.CHANNELS_LAST and degrees(config.parallel, world_size(config.parallel)).sharded:
+        raise ConfigError(
+            "trainer.memory_format", "channels_last orders whole tensors, and this layout cuts them", "trainer.memory_format=contiguous", "parallel=ddp"
         )
 
 
@@ -276,14 +311,7 @@ def check_init_weights(config: RunConfig) -> None:
 def check_init_skip(config: RunConfig, model: "Model") -> None:
     names = [name for name, _ in model.named_parameters()]
     for place, prefix in enumerate(config.run.init_skip):
-        if not any(name == prefix or name.startswith(f"{prefix}.") for name in names):
-            prefixes = {".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)}
-            raise ConfigError(
-                f"init_skip[{place}]",
-                f"no parameter's name begins with {prefix!r}",
-                did_you_mean(prefix, prefixes),
-                "`zoo show` of the same overrides prints the tree",
-            )
+        check_prefix(f"init_skip[{place}]", prefix, names)
 
 
 def check_optimizer(config: RunConfig, model: "Model") -> None:

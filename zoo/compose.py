@@ -33,7 +33,7 @@ from zoo.presets import PRIMARY, conf_dir, conf_dirs
 from zoo.registry import KINDS
 from zoo.safety import refuse_code
 from zoo.schema import Option, OptionType, Schema, plain
-from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
+from zoo.settings import GroupSettings, LoaderSettings, LoraSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 from zoo.translate import explain, key_of
 
 R = TypeVar("R")
@@ -60,7 +60,8 @@ def publish() -> None:
         for name in registry.names():
             package = f"{registry.group.replace('/', '.')}.{name}" if registry.kind in PER_LABEL else None
             _store(registry.group, name, partial(component_tree, registry.schema(name)), package)
-    _store(None, "base", lambda: {**_defaults(RunSettings), "model": _defaults(ModelSettings), "logger": {}, "callback": {}})
+    model = {**_defaults(ModelSettings), "lora": _defaults(LoraSettings)}
+    _store(None, "base", lambda: {**_defaults(RunSettings), "model": model, "logger": {}, "callback": {}})
     _store("trainer", "default", lambda: _defaults(TrainerSettings))
     _store("parallel", "single", lambda: _defaults(ParallelSettings))
 
@@ -80,6 +81,8 @@ def component_tree(schema: Schema) -> Tree:
     if schema.kind == "dataset":
         node |= {**_defaults(LoaderSettings), "augment": {}}
         defaults.append({"augment": None})
+    if schema.kind == "optimizer":
+        node |= _defaults(GroupSettings)
     own = {key: value for key, value in node.items() if key not in nested} | {name: None for name, option in nested.items() if not option.required}
     return {"defaults": defaults, **own} if len(defaults) > 1 else own
 

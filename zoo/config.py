@@ -4,8 +4,9 @@ The YAML's layout is the one that people type on command lines::
 
     seed, name, run_dir, ...            RunSettings
     data:      {name, <options>, batch_size, workers, ..., augment: {<label>: {name, ...}}}
-    model:     {input, target, encoder: {name, ...}, decoder: {...}, head: {...}}
-    optimizer, schedule                 {name, <options>}
+    model:     {input, target, encoder: {name, ...}, decoder: {...}, head: {...}, lora: {rank, ...}}
+    optimizer: {name, <options>, layer_decay, overrides}
+    schedule:  {name, <options>}
     trainer, parallel                   TrainerSettings, ParallelSettings
     logger, callback                    {<label>: {name, <options>}}
 
@@ -27,9 +28,9 @@ from zoo.errors import ConfigError, ManyConfigError, ZooError
 from zoo.files import write_whole
 from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry
 from zoo.schema import MISSING, option_values, plain, settings_options, to_python, unknown_keys
-from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
+from zoo.settings import GroupSettings, LoaderSettings, LoraSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 
-S = TypeVar("S", LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings)
+S = TypeVar("S", GroupSettings, LoaderSettings, LoraSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings)
 Tree = dict[str, Any]
 Origin = Callable[[str], str | None]
 """Dotted path -> the override or file that it came from."""
@@ -54,7 +55,9 @@ class RunConfig:
     encoder: Tree
     decoder: Tree
     head: Tree
+    lora: LoraSettings
     optimizer: Tree
+    groups: GroupSettings
     schedule: Tree
     trainer: TrainerSettings
     parallel: ParallelSettings
@@ -66,8 +69,8 @@ class RunConfig:
         return {
             **_settings_tree(self.run),
             "data": {**self.data, **_settings_tree(self.loader), "augment": self.augment},
-            "model": {**_settings_tree(self.model), "encoder": self.encoder, "decoder": self.decoder, "head": self.head},
-            "optimizer": self.optimizer,
+            "model": {**_settings_tree(self.model), "encoder": self.encoder, "decoder": self.decoder, "head": self.head, "lora": _settings_tree(self.lora)},
+            "optimizer": {**self.optimizer, **_settings_tree(self.groups)},
             "schedule": self.schedule,
             "trainer": _settings_tree(self.trainer),
             "parallel": _settings_tree(self.parallel),
@@ -140,15 +143,20 @@ class _Checker:
         data, model = self.mapping(tree, "data"), self.mapping(tree, "model")
         loader_names = {field.name for field in fields(LoaderSettings)}
         dataset = {key: value for key, value in data.items() if key not in loader_names and key != "augment"}
-        parts = {key: value for key, value in model.items() if key not in MODEL_PARTS}
+        parts = {key: value for key, value in model.items() if key not in MODEL_PARTS and key != "lora"}
+        group_names = {field.name for field in fields(GroupSettings)}
+        optimizer, groups = split_keys(tree.get("optimizer"), group_names)
+        groups |= {"overrides": dotted(groups["overrides"])} if "overrides" in groups else {}
         values: dict[str, Any] = {
             "run": self.settings({key: tree[key] for key in run_names & set(tree)}, RunSettings, ""),
             "data": self.node(dataset, DATASETS, "data", also={*loader_names, "augment"}) if data else {},
             "loader": self.settings({key: data[key] for key in loader_names & set(data)}, LoaderSettings, "data"),
             "augment": self.nodes(data.get("augment"), TRANSFORMS, "data.augment"),
-            "model": self.settings(parts, ModelSettings, "model", also=set(MODEL_PARTS)),
+            "model": self.settings(parts, ModelSettings, "model", also={*MODEL_PARTS, "lora"}),
             **{part: self.node(model.get(part), registry, f"model.{part}") for part, registry in MODEL_PARTS.items()},
-            "optimizer": self.node(tree.get("optimizer"), OPTIMIZERS, "optimizer"),
+            "lora": self.settings(self.mapping(model, "lora", "model."), LoraSettings, "model.lora"),
+            "optimizer": self.node(optimizer, OPTIMIZERS, "optimizer", also=group_names),
+            "groups": self.settings(groups, GroupSettings, "optimizer"),
             "schedule": self.node(tree.get("schedule"), SCHEDULES, "schedule"),
             "trainer": self.settings(self.mapping(tree, "trainer"), TrainerSettings, "trainer"),
             "parallel": self.settings(self.mapping(tree, "parallel"), ParallelSettings, "parallel"),
@@ -190,10 +198,11 @@ class _Checker:
         elif not isinstance(value, int | float | bool | None):
             self.fail(path, f"{value!r} is a {type(value).__name__}, no plain value", "quote it, if a string is meant")
 
-    def mapping(self, tree: Tree, key: str) -> Tree:
-        value = tree.get(key, {} if key in ("trainer", "parallel") else None)
+    def mapping(self, tree: Tree, key: str, parent: str = "") -> Tree:
+        value = tree.get(key, {} if key in ("trainer", "parallel", "lora") else None)
         if isinstance(value, Mapping):
             return dict(value)
+        key = parent + key
         if isinstance(value, str) and value != MISSING:
             self.fail(
                 key,
@@ -249,7 +258,15 @@ class _Checker:
 
 def paths_of_leaf(leaf: str) -> list[str]:
     """Where a key of this name stands among the settings: ``max_steps`` -> ``trainer.max_steps``."""
-    places = {"": RunSettings, "data.": LoaderSettings, "model.": ModelSettings, "trainer.": TrainerSettings, "parallel.": ParallelSettings}
+    places = {
+        "": RunSettings,
+        "data.": LoaderSettings,
+        "model.": ModelSettings,
+        "model.lora.": LoraSettings,
+        "optimizer.": GroupSettings,
+        "trainer.": TrainerSettings,
+        "parallel.": ParallelSettings,
+    }
     found = [prefix + field.name for prefix, kind in places.items() for field in fields(kind) if field.name == leaf]
     found += [f"model/{leaf}=NAME"] if leaf in MODEL_PARTS else []
     for group, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -265,6 +282,28 @@ def _typed(kind: type[S], values: Tree) -> S:
     """Enum members where the dataclass has them."""
     hints = typing.get_type_hints(kind)
     return kind(**{key: to_python(value, hints[key]) for key, value in values.items()})
+
+
+def split_keys(node: Any, names: set[str]) -> tuple[Any, Tree]:
+    """A node without the keys of these names, and those keys; whatever is no mapping stays as it is."""
+    if not isinstance(node, Mapping):
+        return node, {}
+    return {key: value for key, value in node.items() if key not in names}, {key: value for key, value in node.items() if key in names}
+
+
+def dotted(overrides: Any) -> Any:
+    """``{encoder: {patches: {lr_scale: 2}}}``, which is what the command line makes of ``encoder.patches.lr_scale=2``, by whole prefixes."""
+    if not isinstance(overrides, Mapping):
+        return overrides
+    flat: Tree = {}
+    for prefix, options in overrides.items():
+        if not isinstance(options, Mapping):
+            flat[prefix] = options
+            continue
+        own = {name: value for name, value in options.items() if not isinstance(value, Mapping)}
+        flat |= {prefix: own} if own or not options else {}
+        flat |= {f"{prefix}.{rest}": inner for rest, inner in dotted({name: value for name, value in options.items() if name not in own}).items()}
+    return flat
 
 
 def encoder_node(name: str, options: Tree) -> Tree:

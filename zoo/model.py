@@ -19,8 +19,8 @@ class Encoder(Protocol):
     rows that lack some of them (``Values.present``). One that may leave submodules out of a forward pass, by what a batch holds, says
     ``skips_parts = True``: parameters then have gradients on some ranks only, which the trainer's sum copes with and sharding does not.
 
-    ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing and sharding. ``no_decay`` names parameters of its
-    own that weight decay leaves alone (``zoo.optim.groups``).
+    ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing, sharding and layer-wise decay of the learning rate.
+    ``no_decay`` names parameters of its own that weight decay leaves alone (``zoo.optim.groups``).
     """
 
     output_spec: FeatureSpec

@@ -5,13 +5,15 @@ The fields' names, types and defaults are the schema, exactly as a component's s
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, did_you_mean
 
 
 class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
 
 
 class Order(StrEnum):
@@ -45,6 +47,19 @@ class Recompute(StrEnum):
     NONE = "none"
     SELECTIVE = "selective"
     FULL = "full"
+
+
+class Fault(StrEnum):
+    """What becomes of a step that must not be made."""
+
+    STOP = "stop"
+    SKIP = "skip"
+    ROLLBACK = "rollback"
+
+
+class MemoryFormat(StrEnum):
+    CONTIGUOUS = "contiguous"
+    CHANNELS_LAST = "channels_last"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +106,72 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685): W + alpha / rank * B A, of which only B and A are trained.
+
+    Encoders and decoders with an adapted layer are frozen but for their adapters; heads, and parts without one, train as they are. The bundle
+    holds the sums, as plain weights.
+
+    Args:
+        rank: of the adapters; null has none, and trains the whole model.
+        alpha: the adapters' part is scaled by alpha / rank.
+        dropout: probability of leaving out an element of what goes into an adapter.
+        targets: shell patterns of the names of linear and convolutional layers, e.g. encoder.blocks.*.attention.qkv.
+    """
+
+    rank: int | None = None
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=lambda: ["encoder.*"])
+
+    def check(self) -> None:
+        at_least("model.lora.rank", self.rank, 1)
+        if not self.alpha > 0:
+            raise ConfigError("model.lora.alpha", f"{self.alpha} would leave the adapters without effect", "a number above 0, often 2 x rank")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("model.lora.dropout", f"{self.dropout} is no probability of leaving out", "0 <= dropout < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """Learning rates and weight decay of parts of the model. These keys stand beside an optimizer's own options in ``optimizer``.
+
+    Args:
+        layer_decay: each layer's rate is this share of the next one's, from the head down to the embedding (usually .65 to .9); null has one rate.
+        overrides: prefix of parameters -> lr_scale (times every other rate) and weight_decay (of its matrices), e.g. {head: {lr_scale: 10}}.
+    """
+
+    layer_decay: float | None = None
+    overrides: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    KEYS: ClassVar = ("lr_scale", "weight_decay")
+
+    def check(self) -> None:
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                "optimizer.layer_decay", f"{self.layer_decay} is not a share between 0 and 1", "optimizer.layer_decay=0.75", "optimizer.layer_decay=null"
+            )
+        for prefix, options in self.overrides.items():
+            where = f"optimizer.overrides.{prefix}"
+            for name, value in options.items():
+                if name not in self.KEYS:
+                    raise ConfigError(f"{where}.{name}", f"a prefix has no option {name!r}", did_you_mean(name, self.KEYS))
+                if value < 0:
+                    raise ConfigError(f"{where}.{name}", f"{value} is too small", "0 or more")
+            if not options.get("lr_scale", 1.0):
+                raise ConfigError(f"{where}.lr_scale", "0.0 would keep these parameters where they are", f"trainer.freeze=[{prefix}]")
+            if not options:
+                raise ConfigError(where, "nothing is set for it", f"{where}.lr_scale=10", f"{where}.weight_decay=0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
     """One trainer for every model.
 
     Args:
         max_steps: optimizer steps; null takes max_epochs.
         max_epochs: passes over the training split; whichever limit comes first ends the run.
-        precision: fp32, or bf16 (autocast; parameters and optimizer stay in fp32).
+        precision: fp32, bf16, or fp16 with a loss scale that adapts itself (both autocast; parameters and optimizer stay in fp32).
         accumulate: micro-batches that one batch is split into, to save memory; changes no number.
         clip_norm: largest norm of the whole gradient; null does not clip.
         ema: decay of an exponential moving average of the weights, which is then what is evaluated and published; null keeps none.
@@ -113,6 +187,15 @@ class TrainerSettings:
         monitor_mode: whether less or more of it is better; null takes the head's own.
         log_every: optimizer steps between logged lines.
         batch_statistics: refuse models whose layers mix statistics over a batch (batch norm) when the batch is split, or take each part's own (local).
+        freeze: prefixes of parameters that are not trained, e.g. [encoder.patches]; batch norm under them keeps its running statistics.
+        freeze_until: optimizer steps after which they are trained with the rest; null never does.
+        non_finite: a loss or gradient that is NaN or infinite stops the run, skips its batch, or rolls back to the last checkpoint and goes past it.
+        spike: a loss above this many times the median of the last 64 steps is a spike; null looks for none.
+        on_spike: stop, skip or rollback, as for non_finite.
+        max_skips: batches that may be skipped before the run stops.
+        max_rollbacks: times that the run may roll back before it stops.
+        deterministic: only kernels that give the same bits each time, at some cost in speed; an operation without one is refused.
+        memory_format: of images inside the model: contiguous, or channels_last, which convolutions on GPUs prefer; the same numbers but for rounding.
     """
 
     max_steps: int | None = None
@@ -132,13 +215,34 @@ class TrainerSettings:
     monitor_mode: Mode | None = None
     log_every: int = 10
     batch_statistics: BatchStatistics = BatchStatistics.REFUSE
+    freeze: list[str] = field(default_factory=list)
+    freeze_until: int | None = None
+    non_finite: Fault = Fault.STOP
+    spike: float | None = None
+    on_spike: Fault = Fault.SKIP
+    max_skips: int = 100
+    max_rollbacks: int = 3
+    deterministic: bool = False
+    memory_format: MemoryFormat = MemoryFormat.CONTIGUOUS
 
     def check(self) -> None:
         if self.max_steps is None and self.max_epochs is None:
             raise ConfigError(
                 "trainer.max_steps", "both max_steps and max_epochs are null, the run would never end", "trainer.max_steps=1000", "trainer.max_epochs=10"
             )
-        for name in ("max_steps", "max_epochs", "accumulate", "eval_every", "checkpoint_every", "keep_last", "log_every", "recompute_every"):
+        for name in (
+            "max_steps",
+            "max_epochs",
+            "accumulate",
+            "eval_every",
+            "checkpoint_every",
+            "keep_last",
+            "log_every",
+            "freeze_until",
+            "max_skips",
+            "max_rollbacks",
+            "recompute_every",
+        ):
             at_least(f"trainer.{name}", getattr(self, name), 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(
@@ -146,6 +250,14 @@ class TrainerSettings:
             )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ConfigError("trainer.ema", f"{self.ema} is not a decay between 0 and 1", "trainer.ema=0.999", "trainer.ema=null for none")
+        if self.spike is not None and not self.spike > 1:
+            raise ConfigError("trainer.spike", f"{self.spike} would call an ordinary loss a spike", "trainer.spike=3", "trainer.spike=null for none")
+        if self.freeze_until is not None and not self.freeze:
+            raise ConfigError("trainer.freeze_until", f"{self.freeze_until} thaws what trainer.freeze does not name", "trainer.freeze=[encoder]")
+
+    @property
+    def rolls_back(self) -> bool:
+        return self.non_finite is Fault.ROLLBACK or (self.spike is not None and self.on_spike is Fault.ROLLBACK)
 
 
 @dataclass(frozen=True, kw_only=True)

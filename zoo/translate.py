@@ -134,6 +134,8 @@ class _Composition:
         if key in self.groups():
             return ConfigError(dotted, f"nothing in this composition takes a choice of {key}", *self.takers(key), "leave it out", origin=origin)
         ways = self.not_chosen_yet(dotted) or self.other_places(key, value) or [self.near_places(key)]
+        if dotted.startswith("optimizer.overrides."):
+            ways = [f"a prefix that is not there yet is added with a plus: +{dotted}={value}"]
         keys = "`zoo train --cfg hydra` prints every key of Hydra's" if key.startswith("hydra.") else PRINT_KEYS
         return ConfigError(dotted, f"there is no such key in the config: {key}", *ways, keys, origin=origin)
 

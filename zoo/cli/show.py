@@ -11,7 +11,7 @@ from zoo.errors import RegistryError, ZooError, did_you_mean
 from zoo.presets import Preset, base_component, presets
 from zoo.registry import KINDS
 from zoo.schema import Schema
-from zoo.settings import LoaderSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
+from zoo.settings import GroupSettings, LoaderSettings, LoraSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 
 HELP = """usage: zoo show NAME [--json]
        zoo show [overrides] [--json]
@@ -20,10 +20,18 @@ HELP = """usage: zoo show NAME [--json]
   zoo show encoder/table                  where several kinds have one of that name
   zoo show vit_tiny                       a preset
   zoo show fashion_mnist_cnn              an experiment: question, command, hardware, expected figure
-  zoo show trainer                        settings: trainer, data, parallel, model, run
+  zoo show trainer                        settings: trainer, data, parallel, model, lora, groups, run
   zoo show model/encoder=vit_tiny         the composed model: tree, shapes, parameters, FLOPs, memory"""
 
-SETTINGS: dict[str, type] = {"run": RunSettings, "data": LoaderSettings, "model": ModelSettings, "trainer": TrainerSettings, "parallel": ParallelSettings}
+SETTINGS: dict[str, type] = {
+    "run": RunSettings,
+    "data": LoaderSettings,
+    "model": ModelSettings,
+    "lora": LoraSettings,
+    "groups": GroupSettings,
+    "trainer": TrainerSettings,
+    "parallel": ParallelSettings,
+}
 Found = Schema | Preset | type
 
 

@@ -241,7 +241,7 @@ def _check_nodes(tree: Mapping[str, Any], folder: Path, plugins: list[str]) -> N
     model = tree.get("model")
     if not isinstance(model, dict):
         raise CheckpointError(f"{folder / CONFIG}: model: encoder, decoder and head are needed, not {model!r}")
-    if strange := sorted(set(model) - {*PARTS, "input", "target"}):
+    if strange := sorted(set(model) - {*PARTS, "input", "target", "lora"}):
         raise CheckpointError(f"{folder / CONFIG}: model.{strange[0]}: unknown; a model has {', '.join(PARTS)}, input and target")
     for key in ("input", "target"):
         if not isinstance(model.get(key), str | None):

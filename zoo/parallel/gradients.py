@@ -110,7 +110,9 @@ class Gradients:
         sizes[widest] = tail + extras + len(self.parameters)
         self.flat = {dtype: torch.zeros(size, dtype=dtype, device=device) for dtype, size in sizes.items()}
         self.slots = [
-            self.flat[parameter.dtype][start : start + parameter.numel()].view_as(parameter) for parameter, start in zip(self.parameters, places, strict=True)
+            # In the parameter's memory format: fused kernels walk over both in the order of memory.
+            self.flat[parameter.dtype].as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride(), start)
+            for parameter, start in zip(self.parameters, places, strict=True)
         ]
         self.tail = self.flat[widest][tail:]
 

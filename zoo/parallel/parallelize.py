@@ -14,7 +14,7 @@ from zoo.model import Model
 from zoo.parallel.mesh import REPLICA, SHARD, TENSOR, Mesh
 from zoo.parallel.recompute import recompute_blocks, repeated
 from zoo.parallel.sharding import local, part_of
-from zoo.settings import ParallelSettings, Precision, TrainerSettings
+from zoo.settings import MemoryFormat, ParallelSettings, Precision, TrainerSettings
 
 
 def place(
@@ -32,6 +32,8 @@ def place(
     """
     if not mesh.degrees.sharded:
         model = build().to(device)
+        if trainer.memory_format is MemoryFormat.CHANNELS_LAST:
+            model.to(memory_format=torch.channels_last)
         apply(model, mesh, trainer, parallel)
         return model
     source = build() if mesh.world.main else None

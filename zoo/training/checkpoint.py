@@ -27,6 +27,7 @@ from torch import Tensor
 
 from zoo import __version__
 from zoo.errors import CheckpointError
+from zoo.layers.lora import merged
 from zoo.parallel.sharding import Piece
 from zoo.training.tensors import read_pieces, write_tensors
 
@@ -106,10 +107,10 @@ def step_folders(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest complete checkpoint, and a message for each newer one that is damaged."""
+def newest_checkpoint(folder: Path, until: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest complete checkpoint, of step ``until`` at the latest, and a message for each newer one that is damaged."""
     messages = []
-    for path in reversed(step_folders(folder).values()):
+    for path in [path for step, path in reversed(step_folders(folder).items()) if until is None or step <= until]:
         try:
             checkpoint = open_checkpoint(path)
         except CheckpointError as error:
@@ -144,9 +145,9 @@ def find_checkpoint(run_dir: Path, which: str = "best") -> Checkpoint:
 
 
 def published_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The averaged weights where the run kept them, as its evaluations did; what has no average (counters) is the model's own."""
+    """The averaged weights where the run kept them, as its evaluations did; what has no average (counters) is the model's own. Adapters are merged."""
     weights = checkpoint.tensors("model")
-    return weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights
+    return merged(weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights)
 
 
 class Checkpointer:
@@ -179,6 +180,7 @@ class Checkpointer:
         state: Mapping[str, Any],
         *,
         best: int | None,
+        anchor: int | None = None,
         pieces: Mapping[str, Piece] | None = None,
     ) -> None:
         """Copy the state aside and return; raises what went wrong with the checkpoint before.
@@ -187,14 +189,15 @@ class Checkpointer:
             step: of the checkpoint; every writer saves the same ones.
             tensors: of each part, as far as this process holds and writes them.
             state: JSON values; the first writer's count.
-            best: step of the best checkpoint so far.
+            best: step of the best checkpoint so far, which is kept.
+            anchor: step of another one that is kept, to roll back to.
             pieces: of the parameters that are sharded, by name.
         """
         self.wait()
         self._aside = {part: self._copy(self._aside.get(part, {}), named) for part, named in tensors.items()}
         content = json.dumps({**state, "versions": {"zoo": __version__, "torch": torch.__version__}}, indent=1)
         # Not a daemon: an interpreter that ends waits for a checkpoint that has been begun.
-        self._writer = threading.Thread(target=self._write, args=(step, content, best, dict(pieces or {})), name=f"checkpoint-{step}")
+        self._writer = threading.Thread(target=self._write, args=(step, content, {best, anchor}, dict(pieces or {})), name=f"checkpoint-{step}")
         self._writer.start()
 
     def wait(self) -> None:
@@ -225,7 +228,7 @@ class Checkpointer:
             copies[name] = before.copy_(tensor.detach())
         return copies
 
-    def _write(self, step: int, state: str, best: int | None, pieces: dict[str, Piece]) -> None:
+    def _write(self, step: int, state: str, kept: set[int | None], pieces: dict[str, Piece]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             target, fresh = self.folder / f"step_{step:08d}", self.folder / f".new-step_{step:08d}"
@@ -254,7 +257,7 @@ class Checkpointer:
                 else:
                     shutil.rmtree(fresh, ignore_errors=True)
                 raise
-            self._retire(best)
+            self._retire(kept)
         except Exception as error:  # noqa: BLE001 - handed to the training thread, which raises it
             self._error = error
 
@@ -274,10 +277,10 @@ class Checkpointer:
             done.unlink()
         return written
 
-    def _retire(self, best: int | None) -> None:
+    def _retire(self, kept: set[int | None]) -> None:
         folders = step_folders(self.folder)
         for step in list(folders)[: -self.keep_last]:
-            if step != best:
+            if step not in kept:
                 discard(folders[step])
 
 

@@ -14,7 +14,7 @@ from zoo import __version__
 from zoo.config import RunConfig
 from zoo.parallel.collectives import Group
 
-PACKAGES = ("torch", "torchvision", "torchaudio", "timm", "numpy", "safetensors", "tokenizers", "torchmetrics", "hydra-core", "wandb")
+PACKAGES = ("torch", "torchvision", "torchaudio", "timm", "numpy", "safetensors", "tokenizers", "torchmetrics", "hydra-core", "omegaconf", "einops", "wandb")
 
 
 def environment(config: RunConfig, group: Group, device: torch.device) -> dict[str, Any]:
@@ -27,6 +27,8 @@ def environment(config: RunConfig, group: Group, device: torch.device) -> dict[s
         "platform": platform.platform(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "device": _device_name(device),
+        "accelerator": _libraries(device),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "processes": group.size,
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -59,6 +61,19 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _libraries(device: torch.device) -> dict[str, str | None]:
+    """Of the device's own kernels; empty on a CPU."""
+    if device.type != "cuda":
+        return {}
+    driver = torch.cuda.get_device_properties(device)
+    return {
+        "cuda": torch.version.cuda or torch.version.hip,
+        "cudnn": str(torch.backends.cudnn.version()),
+        "capability": f"{driver.major}.{driver.minor}",
+        "memory_bytes": str(driver.total_memory),
+    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,6 +1,5 @@
 """Figures of a split: each sample once, whatever the number of processes."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from zoo.data.loader import Loader
 from zoo.model import Model
 from zoo.parallel.collectives import Group
 from zoo.settings import Precision
+from zoo.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Evaluator:
 
     def __init__(self, *, loader: Loader, split: str, group: Group, device: torch.device, precision: Precision) -> None:
         self.loader, self.split, self.group, self.device = loader, split, group, device
-        self.autocast: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if precision is Precision.BF16 else nullcontext()
+        self.autocast = autocast(device, precision)
 
     @torch.no_grad()
     def evaluate(self, model: Model) -> Evaluation:
@@ -56,7 +56,9 @@ class Evaluator:
                     pair = torch.stack([term.sum.detach().cpu().double(), term.count.detach().cpu().double()])
                     sums[name] = sums[name] + pair if name in sums else pair
                 metrics.update(
-                    {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in prediction.items()}, batch.targets, batch.valid
+                    {name: value.float() if value.dtype in (torch.bfloat16, torch.float16) else value for name, value in prediction.items()},
+                    batch.targets,
+                    batch.valid,
                 )
         model.train(was_training)
         totals = self.group.sum_on(torch.stack(list(sums.values())), self.device).tolist()

@@ -19,6 +19,7 @@ from zoo.data.loader import Loader
 from zoo.data.processor import Processor
 from zoo.errors import ConfigError
 from zoo.hub.bundle import open_bundle, write_bundle
+from zoo.layers.lora import add_lora, merged, remove_lora
 from zoo.model import Model
 from zoo.parallel.collectives import everyone
 from zoo.parallel.device import choose_device, limit_threads
@@ -30,6 +31,7 @@ from zoo.parallel.seeding import seed_everything
 from zoo.parallel.sharding import whole_state
 from zoo.settings import Mode
 from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint, step_folders
+from zoo.training.determinism import deterministic
 from zoo.training.environment import environment, write_environment
 from zoo.training.evaluator import Evaluator
 from zoo.training.init import init_weights
@@ -55,7 +57,7 @@ def run_job(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     _, local_rank, local_size = local_place()
     limit_threads(config.parallel.threads, local_size)
     device = choose_device(config.trainer.device, local_rank)
-    with joined_group(device, config.parallel.timeout):
+    with deterministic(config.trainer.deterministic), joined_group(device, config.parallel.timeout):
         mesh = make_mesh(degrees(config.parallel, everyone().size), device)
         return Job(config, run_dir, mesh, device).run()
 
@@ -81,6 +83,7 @@ class Job:
         self.log: RunLog | None = None
         self.loaders: list[Loader] = []
         self.interruption = Interruption()
+        self.trained = 0
 
     def run(self) -> dict[str, Any]:
         """The whole job. A signal that comes before training ends it before the first step, one that comes after it lets the job publish."""
@@ -101,7 +104,7 @@ class Job:
         seed_everything(config.run.seed)
         model = place(
             partial(self._model, data, begun_before=checkpoint is not None),
-            partial(build_model, config, data.spec, fetch=False),
+            partial(self._skeleton, data),
             self.mesh,
             self.device,
             settings,
@@ -121,9 +124,11 @@ class Job:
         outcome_word = "failed"
         metrics: dict[str, float] = {}
         try:
+            optimizer = build_optimizer(config, model)
+            self.trained = sum(parameter.numel() for entry in optimizer.param_groups for parameter in entry["params"])
             trainer = Trainer(
                 model=model,
-                optimizer=build_optimizer(config, model),
+                optimizer=optimizer,
                 schedule=build_schedule(config, horizon),
                 horizon=horizon,
                 train=train,
@@ -190,7 +195,20 @@ class Job:
             self.say(str(report))
             if self.group.main:
                 report.save(self.run_dir / "init.json")
+        self._adapt(model)
         return model
+
+    def _skeleton(self, data: OpenData) -> Model:
+        """The same without its weights."""
+        model = build_model(self.config, data.spec, fetch=False)
+        add_lora(model, self.config.lora)
+        return model
+
+    def _adapt(self, model: Model) -> None:
+        """Adapters, where the config has them."""
+        if adapted := add_lora(model, self.config.lora):
+            adapters = sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" in name)
+            self.say(f"lora: {len(adapted)} layers adapted, with {adapters:,} parameters to {model.num_parameters() - adapters:,} of the model")
 
     def _keep_data(self, data: OpenData, *, begun_before: bool) -> None:
         """What the data is, on disk before the first step; a run that goes on must find it the same."""
@@ -263,7 +281,8 @@ class Job:
         if self.log is not None and any(name.startswith("test/") for name in metrics):
             self.log.row(trainer.progress.step, {name: value for name, value in metrics.items() if name.startswith("test/")})
         with trainer.step.ema.applied() if trainer.step.ema is not None else nullcontext():
-            state = whole_state(model, self.mesh.grid)
+            state = merged(whole_state(model, self.mesh.grid))
+        remove_lora(model)
         return metrics, tables, state
 
     def _publish(self, data: OpenData, model: Model, metrics: dict[str, float], tables: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
@@ -280,6 +299,7 @@ class Job:
             "metrics": metrics,
             "seconds": round(seconds, 3),
             "parameters": model.num_parameters(),
+            "trained_parameters": self.trained,
             "outcome": outcome,
             "step": step,
         }

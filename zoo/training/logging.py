@@ -18,6 +18,8 @@ from typing import IO, Any, Protocol
 from zoo.files import write_whole
 
 LOG_FILE = "log.jsonl"
+REWOUND = "rolled back"
+"""Outcome that a follower is closed with when rows that it has shown are taken back; it is started again at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class Logger(Protocol):
         """A row that has just been written to the log, ``step`` and ``time`` included."""
 
     def close(self, outcome: str, summary: Mapping[str, Any]) -> None:
-        """The end of the process: "done", "stopped" (can be resumed) or "failed"; the final metrics."""
+        """The end of the process: "done", "stopped" (can be resumed) or "failed"; the final metrics. "rolled back" takes back rows, after which
+        ``load_state_dict`` and ``start`` follow."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps for this logger, as plain values."""
@@ -65,8 +68,8 @@ class Display(Protocol):
 class RunLog:
     """Writes rows; the trainer's only log.
 
-    An existing log is gone on with: a line torn by a crash is dropped, and the clock goes on. After ``load_state_dict`` (exact) or
-    ``rewind`` (by step) it holds what the checkpoint had seen and nothing later, so that a resumed run leaves no gap and no duplicate.
+    An existing log is gone on with: a line torn by a crash is dropped, and the clock goes on. After ``load_state_dict`` (before the run goes
+    on) or ``rewind`` (in the middle of it) it holds what the checkpoint had seen and nothing later, so that there is no gap and no duplicate.
 
     Args:
         run_dir: holds ``log.jsonl``.
@@ -111,9 +114,19 @@ class RunLog:
         """Seconds of training so far, those before a resume included; it stands still once the log is closed."""
         return self._offset + (self._closed_at or time.monotonic()) - self._start
 
-    def rewind(self, step: int) -> None:
-        """Drop the rows of later steps: for a checkpoint that holds no state of the log."""
-        self._cut([row for row in read_rows(self.path) if row["step"] <= step])
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """Take back what came after a checkpoint, while the run goes on: its rows go, its time was spent. Followers end what they show and
+        start again from the checkpoint's log."""
+        seconds = self.seconds
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._started:
+            for name, logger in list(self.loggers.items()):
+                self._guard(name, logger.close, REWOUND, {})
+        self._started = False
+        self.load_state_dict(state)
+        self._offset = seconds
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: what has been logged by now, which is made safe against a power cut first."""

@@ -73,6 +73,9 @@ class OptimizerState:
             gone, new = sorted(known - set(parameters)), sorted(set(parameters) - known)
             raise CheckpointError(f"{where}: the optimizer's parameters differ; only in the checkpoint: {gone}; only in the run: {new}")
         self.optimizer.state.clear()
+        for group, initial in zip(self.optimizer.param_groups, self.initial, strict=True):  # a run that rolls back may have changed its options
+            now = self._options(group)
+            group.update({key: value for key, value in initial.items() if key != "lr" and now.get(key) != value})
         for name, tensor in tensors.items():
             parameter, entry = name.rsplit("/", 1)
             if parameter.startswith("@"):  # a counter that the optimizer keeps once for a group
@@ -80,7 +83,7 @@ class OptimizerState:
                 continue
             # Moments live where the parameter does; step counters stay on the CPU unless the optimizer is one that wants them beside it.
             beside = tensor.ndim > 0 or self.optimizer.defaults.get("capturable") or self.optimizer.defaults.get("fused")
-            self.optimizer.state[parameters[parameter]][entry] = tensor.to(parameters[parameter].device) if beside else tensor.clone()
+            self.optimizer.state[parameters[parameter]][entry] = _beside(tensor, parameters[parameter]) if beside else tensor.clone()
         for parameter, values in rest["values"].items():
             self.optimizer.state[parameters[parameter]].update(values)
         if [entry["parameters"] for entry in rest["groups"]] == [
@@ -91,6 +94,11 @@ class OptimizerState:
 
     def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in group.items() if key != "params" and _is_plain(value)}
+
+
+def _beside(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A copy on the parameter's device and in its memory format, element for element: fused kernels walk over both in the order of memory."""
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.shape == parameter.shape else tensor.to(parameter.device)
 
 
 def _is_plain(value: Any) -> bool:

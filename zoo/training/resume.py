@@ -48,9 +48,13 @@ CHANGES: dict[str, Change] = {
     "model.head.dropout": Change.ASKED,
     "model.head.label_smoothing": Change.ASKED,
     "model.head.class_weights": Change.ASKED,
+    "model.lora": Change.FIXED,
+    "model.lora.dropout": Change.ASKED,
     "optimizer": Change.ASKED,
     "optimizer.name": Change.FIXED,
     "optimizer.kernel": Change.FREE,
+    "optimizer.layer_decay": Change.ASKED,
+    "optimizer.overrides": Change.ASKED,
     "schedule": Change.ASKED,
     # trainer
     "trainer": Change.ASKED,
@@ -71,6 +75,15 @@ CHANGES: dict[str, Change] = {
     "trainer.monitor_mode": Change.ASKED,
     "trainer.log_every": Change.FREE,
     "trainer.batch_statistics": Change.ASKED,
+    "trainer.freeze": Change.FIXED,  # which parameters the optimizer has
+    "trainer.freeze_until": Change.ASKED,
+    "trainer.non_finite": Change.ASKED,
+    "trainer.spike": Change.ASKED,
+    "trainer.on_spike": Change.ASKED,
+    "trainer.max_skips": Change.FREE,
+    "trainer.max_rollbacks": Change.FREE,
+    "trainer.deterministic": Change.ASKED,
+    "trainer.memory_format": Change.ASKED,  # other kernels, other last digits
     # processes: the numbers do not depend on them
     "parallel": Change.FREE,
     "logger": Change.FREE,

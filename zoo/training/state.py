@@ -33,6 +33,7 @@ class Progress:
         evaluation: figures of the last evaluation, by name.
         window: sums of the loss terms since the last logged row, and of how many steps.
         stop: why a callback ends the run, if it does.
+        anchor: step of the last checkpoint that was due, and not made by an interruption: where the run would go back to.
     """
 
     step: int = 0
@@ -41,6 +42,7 @@ class Progress:
     evaluation: dict[str, float] = field(default_factory=dict)
     window: dict[str, Any] = field(default_factory=dict)
     stop: str | None = None
+    anchor: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -5,7 +5,6 @@ Kept lean: this runs at every step, and a small model's step takes a millisecond
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,17 +18,20 @@ from zoo.parallel.parallelize import sharded
 from zoo.parallel.seeding import StepSeeds
 from zoo.parallel.sharding import Piece, localise, pieces
 from zoo.random import SampleRandom, sample_randomness
-from zoo.settings import Precision, TrainerSettings
+from zoo.settings import Fault, TrainerSettings
 from zoo.structs import Batch
 from zoo.training.ema import Ema
+from zoo.training.faults import Faults, SpikeError
 from zoo.training.guard import NonFiniteError, explain
 from zoo.training.optimizer_state import parameter_names
+from zoo.training.precision import autocast
 
 
 class TrainStep:
     """What happens to a batch.
 
     After a call ``terms`` holds the global loss terms, each already divided by its global count, and ``norm`` the gradient's norm before clipping.
+    ``terms`` is empty where the step was skipped.
 
     Args:
         model: in training mode, on ``device``.
@@ -51,7 +53,10 @@ class TrainStep:
         self.names, self.pieces, self.gradients = self._share(optimizer)
         self.fsdp: Any = model if sharded(model) else None
         self.rates = [(entry, float(entry["lr"])) for entry in optimizer.param_groups]
-        self.autocast: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if settings.precision is Precision.BF16 else nullcontext()
+        self.labels = {entry["label"]: entry for entry in reversed(optimizer.param_groups) if "label" in entry}
+        self.autocast = autocast(device, settings.precision)
+        self.faults = Faults(settings, main=mesh.world.main)
+        self.loss_scale = 1.0
         self.reseed = StepSeeds(seed, mesh.data.rank, device)
         self.on_cpu = device.type == "cpu"
         self.counting = torch.float32 if device.type == "mps" else torch.float64
@@ -95,7 +100,7 @@ class TrainStep:
                 terms = self.model.losses(part)
             sums = {name: term.sum for name, term in terms.items()}
             # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
-            scales = [torch.full((), 1 / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
+            scales = [torch.full((), self.loss_scale / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
             torch.autograd.backward(list(sums.values()), scales)
         return {name: value.detach() for name, value in sums.items()}
 
@@ -104,10 +109,14 @@ class TrainStep:
 
         Raises:
             NonFiniteError: on every rank, before anything is updated, when a loss or the gradient of any rank is not finite.
+            RollBack: likewise, where the settings ask for it.
         """
         self.gradients.clear()
         if self.fsdp is not None:
             self.fsdp.set_requires_gradient_sync(len(parts) == 1)
+        faults, factor = self.faults, 1.0
+        if faults.scale is not None:
+            self.loss_scale = faults.scale.value
         sums = self.backward(parts[0], 0, step, counts)
         for place, part in enumerate(parts[1:], 1):
             if self.fsdp is not None:
@@ -122,10 +131,15 @@ class TrainStep:
         else:  # one wait for the device, not one for each number
             self.norm, *values = torch.stack([norm.float(), *(total.float() for total in totals)]).tolist()
         self.terms = {name: value / (counts[name] or 1.0) for name, value in zip(sums, values, strict=True)}
-        if not (math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values()))):
-            self._refuse(parts, step, counts)
+        if faults.scale is not None:
+            factor = 1 / self.loss_scale
+            self.norm *= factor
+        if (faults.watching or not (math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values())))) and not self._may(parts, step, counts):
+            return
         if self.clip_norm is not None and self.norm > self.clip_norm:
-            torch._foreach_mul_(gradients, self.clip_norm / (self.norm + 1e-6))
+            factor *= self.clip_norm / (self.norm + 1e-6)
+        if factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
         multiplier = self.schedule(step)
         for entry, rate in self.rates:
             entry["lr"] = rate * multiplier
@@ -135,13 +149,37 @@ class TrainStep:
 
     @property
     def lr(self) -> float:
-        return float(self.rates[0][0]["lr"])
+        """Of the parameters that nothing singles out."""
+        entry = self.rates[0][0]
+        return float(entry["lr"]) / float(entry.get("lr_scale", 1.0))
+
+    @property
+    def group_rates(self) -> dict[str, float]:
+        """``lr/<group>``, where there is more than one learning rate."""
+        return {f"lr/{label}": float(entry["lr"]) for label, entry in sorted(self.labels.items())} if len(self.labels) > 1 else {}
+
+    def _may(self, parts: list[Batch], step: int, counts: dict[str, float]) -> bool:
+        """Whether the optimizer may step; if it may not, nothing is left of the step."""
+        verdict = self.faults.judge(step, self.terms, self.norm)
+        if verdict is None:
+            return True
+        if verdict is Fault.STOP:
+            self._refuse(parts, step, counts)
+        self.terms = {}
+        return False
 
     def _refuse(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
         def backward(part: Batch, place: int) -> dict[str, float]:
             return {name: value.item() for name, value in self.backward(part, place, step, counts).items()}
 
         terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
+        if math.isfinite(self.norm):
+            raise SpikeError(
+                f"step {step + 1}: the loss ({terms}) is a spike: more than trainer.spike={self.faults.settings.spike} times that of the steps before; "
+                "nothing was updated\n"
+                "  way out 1: go past it: trainer.on_spike=skip, or trainer.on_spike=rollback\n"
+                "  way out 2: a lower rate or a longer warm-up: optimizer.lr, schedule.warmup_steps"
+            )
         if self.mesh.degrees.sharded:  # running samples again would need every process at the same time
             reason = f"samples {[sample for part in parts for sample in part.ids.tolist()]}"
         else:
@@ -150,6 +188,6 @@ class TrainStep:
             f"step {step + 1}: the loss or the gradient is not finite (loss {terms}, gradient norm {self.norm:g}); nothing was updated\n"
             f"  rank {self.mesh.world.rank}: {reason}\n"
             "  way out 1: a lower rate or a longer warm-up: optimizer.lr, schedule.warmup_steps\n"
-            "  way out 2: trainer.precision=fp32, if it was bf16\n"
-            "  way out 3: look at the samples named above"
+            "  way out 2: trainer.precision=fp32, if it was bf16 or fp16\n"
+            "  way out 3: look at the samples named above; trainer.non_finite=skip or rollback goes past them"
         )

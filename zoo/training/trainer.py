@@ -4,17 +4,20 @@ After optimizer step s, in this order: log row, evaluation, checkpoint. A signal
 exactly as an uninterrupted one would.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from zoo.data.loader import Loader
-from zoo.errors import ConfigError
+from zoo.errors import CheckpointError, ConfigError
 from zoo.model import Model, mixes_batch
+from zoo.optim.freeze import Freezer
 from zoo.optim.schedules import Schedule
 from zoo.parallel.collectives import broadcast_state
 from zoo.parallel.mesh import Mesh
@@ -24,8 +27,9 @@ from zoo.settings import BatchStatistics, TrainerSettings
 from zoo.specs import Horizon
 from zoo.structs import Batch
 from zoo.training.callbacks import Callback
-from zoo.training.checkpoint import Checkpoint, Checkpointer
+from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint
 from zoo.training.evaluator import Evaluation, Evaluator
+from zoo.training.faults import RollBack
 from zoo.training.optimizer_state import OptimizerState
 from zoo.training.signals import Interruption
 from zoo.training.state import Best, Ending, Monitor, Outcome, Progress
@@ -39,6 +43,8 @@ class Log(Protocol):
     def row(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
+
+    def rewind(self, state: Mapping[str, Any]) -> None: ...
 
 
 def horizon_of(settings: TrainerSettings, steps_per_epoch: int) -> Horizon:
@@ -91,6 +97,7 @@ class Trainer:
         interruption: Interruption | None = None,
         tick: Callable[[int], None] | None = None,
     ) -> None:
+        self.freezer = Freezer(model.train(), settings)
         refuse_mixed_batches(model, settings, mesh)
         self.model, self.train, self.evaluator, self.settings, self.horizon = model, train, evaluator, settings, horizon
         self.mesh, self.group, self.device, self.log, self.checkpointer, self.monitor = mesh, mesh.world, device, log, checkpointer, monitor
@@ -116,6 +123,9 @@ class Trainer:
     def fit(self) -> Outcome:
         """Train from where ``progress`` stands to the end of the run, or until stopped."""
         self.model.train()
+        self.freezer.apply(self.progress.step)
+        if self.settings.rolls_back and self.progress.step == 0:
+            self.save()  # something to go back to
         self.train.load_state_dict(self.progress.loader)
         self._last_row = (time.perf_counter(), self.progress.step)
         with self.interruption, self.watchdog:
@@ -133,7 +143,7 @@ class Trainer:
     def _epoch(self) -> Ending | None:
         """To the end of the loader's epoch, or of the run."""
         step, progress, interruption, settings = self.step, self.progress, self.interruption, self.settings
-        log_every, tick, ending = settings.log_every, self.tick, None
+        log_every, tick, thaw, ending = settings.log_every, self.tick, self.freezer.until, None
         for parts in self.train:
             if not step.on_cpu:
                 parts = [part.to(self.device) for part in parts]
@@ -144,18 +154,23 @@ class Trainer:
                 if stopping:
                     return Ending.INTERRUPTED
                 step(parts, progress.step, counts)
+            except RollBack as reason:
+                self._roll_back(reason)
+                return None
             except Exception as error:
                 error.add_note(describe_failure(self.group.rank, progress.step + 1, parts))
                 raise
             self.watchdog.rest()
             progress.step += 1
+            if progress.step == thaw:
+                self.freezer.apply(thaw)
             if tick is not None:
                 tick(progress.step)
             progress.loader = self.train.state_dict()
             window = progress.window
             for name, value in step.terms.items():
                 window[name] = window.get(name, 0.0) + value
-            window["steps"] = window.get("steps", 0) + 1
+            window["steps"] = window.get("steps", 0) + (1 if step.terms else 0)
             last = progress.step >= self.horizon.total_steps
             if last or progress.step % log_every == 0:
                 self._log_row()
@@ -183,7 +198,7 @@ class Trainer:
 
     def _close(self) -> None:
         """Whatever ends the run, its last step is on disk when this returns."""
-        self.save()
+        self.save(due=False)
         if self.checkpointer is not None:
             self.checkpointer.wait()
         self.group.wait()
@@ -202,14 +217,16 @@ class Trainer:
     def _log_row(self) -> None:
         progress, window = self.progress, self.progress.window
         steps = window.pop("steps")
-        losses = {name: value / steps for name, value in window.items()}
+        losses = {name: value / steps for name, value in window.items()}  # of the steps that were made
         progress.window = {}
         now, before = time.perf_counter(), self._last_row
         self._last_row = (now, progress.step)
         if self.log is None:
             return
-        values = {"train/loss": sum(losses.values())} | ({f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {})
+        values = {"train/loss": sum(losses.values())} if losses else {}
+        values |= {f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}
         values |= {"lr": self.step.lr, "grad_norm": self.step.norm, "epoch": progress.step / self.horizon.steps_per_epoch}
+        values |= self.step.group_rates | self.step.faults.figures
         if self.train.bad_count:
             values["train/bad_samples"] = float(self.train.bad_count)
         values["samples_per_second"] = (progress.step - before[1]) * self.train.batch_size / max(1e-9, now - before[0])
@@ -238,7 +255,9 @@ class Trainer:
         """Any split, with the weights that would be published now."""
         self._agree_on_buffers()
         with self.step.ema.applied() if self.step.ema is not None else nullcontext():
-            return evaluator.evaluate(self.model)
+            evaluation = evaluator.evaluate(self.model)
+        self.freezer.apply(self.progress.step)  # the evaluator puts the whole model back into training mode
+        return evaluation
 
     def _agree_on_buffers(self) -> None:
         """Running statistics are the first rank's; those of the others never reach an evaluation or a checkpoint.
@@ -253,12 +272,14 @@ class Trainer:
 
     # --- checkpoints -----------------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Hand the state of this step to the checkpointer, once."""
+    def save(self, *, due: bool = True) -> None:
+        """Hand the state of this step to the checkpointer, once. Roll-backs go to one that was due, so that an interruption changes nothing."""
         if self.checkpointer is None or self._saved_step == self.progress.step:
             return
         self._agree_on_buffers()
         self._saved_step = self.progress.step
+        if due:
+            self.progress.anchor = self.progress.step
         if self.group.main or self.mesh.degrees.sharded:
             optimizer_tensors, optimizer_rest = self.optimizer_state.collect()
             tensors = {"model": local_state(self.model), "optimizer": optimizer_tensors}
@@ -270,9 +291,10 @@ class Trainer:
                 "optimizer": optimizer_rest,
                 "callbacks": {label: callback.state_dict() for label, callback in self.callbacks.items()},
                 "log": self.log.state_dict() if self.log is not None else {},
+                "faults": self.step.faults.state_dict(),
             }
-            best = self.progress.best
-            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None, pieces=self.step.pieces)
+            best, anchor = self.progress.best, self.progress.anchor if self.settings.rolls_back else None
+            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None, anchor=anchor, pieces=self.step.pieces)
         for callback in self.callbacks.values():
             callback.saved(self.progress)
 
@@ -290,10 +312,36 @@ class Trainer:
         self.load_weights(checkpoint)
         self.optimizer_state.restore(checkpoint.tensors("optimizer", self.step.pieces), checkpoint.state["optimizer"], str(checkpoint.folder))
         self.progress = Progress.from_dict(checkpoint.state["progress"])
+        if "faults" in checkpoint.state:
+            self.step.faults.load_state_dict(checkpoint.state["faults"])
         self._saved_step = self.progress.step
         for label, callback in self.callbacks.items():
             if label in checkpoint.state["callbacks"]:
                 callback.load_state_dict(checkpoint.state["callbacks"][label])
+
+    def _roll_back(self, reason: RollBack) -> None:
+        """To the last complete checkpoint, with the loader behind the batch that was bad. Whatever that leaves out, data and log, it leaves out
+        again when it is resumed: the counts of what has happened are the only thing that is kept from before."""
+        if self.checkpointer is None:
+            raise ConfigError("trainer.non_finite", f"{reason}: this trainer keeps no checkpoints to go back to", "trainer.non_finite=skip") from reason
+        cursor, faults, before = self.train.state_dict(), self.step.faults, self.step.faults.state_dict()
+        self.checkpointer.wait()
+        self.group.wait()
+        found = newest_checkpoint(self.checkpointer.folder, self.progress.anchor)[0] if self.group.main else None
+        folder = self.group.share(str(found.folder) if found else None)
+        if folder is None:
+            raise CheckpointError(f"{reason}: there is no complete checkpoint in {self.checkpointer.folder} to go back to") from reason
+        checkpoint = found or open_checkpoint(Path(folder))
+        self.load(checkpoint)
+        faults.load_state_dict(faults.state_dict() | {name: before[name] for name in ("overflows", "skips", "rollbacks")})
+        self.progress.loader = cursor
+        self.train.load_state_dict(cursor)
+        self.freezer.apply(self.progress.step)
+        if self.log is not None:
+            self.log.rewind(checkpoint.state["log"])
+        self._last_row = (time.perf_counter(), self.progress.step)
+        if self.group.main:
+            sys.stderr.write(f"back at step {self.progress.step}, going on with epoch {cursor['epoch']}, batch {cursor['batch']}\n")
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """The model's and the averaged ones; an average that begins only now begins from the model's."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.training.loggers.wandb import CURSOR_FILE, RUN_FILE, STATUS_FILE, read_json
-from zoo.training.logging import LOG_FILE, as_number, follow
+from zoo.training.logging import LOG_FILE, REWOUND, as_number, follow
 
 POLL_SECONDS = 1.0
 INIT_SECONDS = 12.0
@@ -141,7 +141,7 @@ def main(run_dir: Path) -> int:
     for name, value in end.get("summary", {}).items():
         run.summary[name] = value
     run.summary["outcome"] = end["outcome"]
-    run.finish(exit_code=0 if end["outcome"] in ("done", "stopped") else 1)
+    run.finish(exit_code=0 if end["outcome"] in ("done", "stopped", REWOUND) else 1)
     say(f"finished: {count} last rows, {time.monotonic() - began:.1f} s, outcome {end['outcome']}")
     return 0
 

@@ -11,7 +11,7 @@ from zoo.data.fake import fake_batch
 from zoo.model import Model
 from zoo.optim.groups import ParameterGroups
 from zoo.optim.optimizers import adamw
-from zoo.parallel.collectives import Group
+from zoo.parallel.mesh import Mesh
 from zoo.parallel.recompute import recompute_blocks
 from zoo.plan.layout import Layout, Strategy
 from zoo.plan.memory import of_layout, predict
@@ -38,7 +38,7 @@ def real_peak(model: Model, batch: Batch, precision: Precision) -> int:
     """Most bytes that the CPU allocator had handed out at once in the trainer's second step, with what was there before."""
     made = optimizer(model)
     settings = TrainerSettings(precision=precision)
-    step = TrainStep(model=model.train(), optimizer=made, schedule=lambda _: 1.0, settings=settings, seed=0, group=Group(0, 1), device=torch.device("cpu"))
+    step = TrainStep(model=model.train(), optimizer=made, schedule=lambda _: 1.0, settings=settings, seed=0, mesh=Mesh(), device=torch.device("cpu"))
     step([batch], 0, step.counts([batch], False)[0])
     step.gradients.clear()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,26 @@ def test_resume_cuts_to_what_the_checkpoint_had_seen(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "log.jsonl")[-1]["time"] >= state["time"]
 
 
-def test_rewind_by_step(tmp_path: Path) -> None:
-    log = RunLog(tmp_path)
-    for step in (1, 2, 3):
-        log.row(step, {"train/loss": 1.0})
+def test_rewound_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    """Rows behind the checkpoint go, the clock goes on, and followers are closed, told the checkpoint's state, and started again."""
+    follower = Recorder()
+    log = RunLog(tmp_path, loggers={"follower": follower})
+    log.row(1, {"train/loss": 1.0})
+    state = json.loads(json.dumps(log.state_dict()))
+    time.sleep(0.02)
+    for step in (2, 3):
+        log.row(step, {"train/loss": 9.0})
+    spent = log.seconds
+    log.rewind(state)
+    log.row(2, {"train/loss": 0.5})
     log.close()
-    again = RunLog(tmp_path)
-    again.rewind(2)
-    again.row(3, {"train/loss": 1.0})
-    again.close()
-    assert steps(tmp_path) == [1, 2, 3]
+    rows = read_rows(tmp_path / "log.jsonl")
+    assert [(row["step"], row["train/loss"]) for row in rows] == [(1, 1.0), (2, 0.5)]
+    assert rows[-1]["time"] >= round(spent, 3) >= 0.02
+    assert follower.told == [
+        *[("start", None), ("row", 1), ("row", 2), ("row", 3), ("close", ("rolled back", {}))],
+        *[("load", {"id": "abc"}), ("start", None), ("row", 2), ("close", ("done", {}))],
+    ]
 
 
 @pytest.mark.parametrize("torn", ['{"step": 3, "tra', '{"step": 3, "time": 1.0, "train/loss": 0.1}', "\x00\x00\x00"])

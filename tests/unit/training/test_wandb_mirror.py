@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -88,15 +89,15 @@ def test_history_after_three_preemptions_has_no_gap_and_no_duplicate(run_dir: Pa
 def test_a_log_cut_under_the_mirror_is_read_again(run_dir: Path) -> None:
     run, log = FakeRun(), RunLog(run_dir)
     mirror = Mirror(run_dir, run)
+    state = log.state_dict()
     for step in range(1, 6):
         log.row(step, {"train/loss": 1.0})
-    log.close()
+        state = log.state_dict() if step == 2 else state
     mirror.poll()
-    again = RunLog(run_dir)
-    again.rewind(2)
+    log.rewind(state)
     for step in range(3, 9):
-        again.row(step, {"train/loss": 1.0})
-    again.close()
+        log.row(step, {"train/loss": 1.0})
+    log.close()
     mirror.finish()
     assert [step for step, _ in run.rows] == list(range(1, 9))
 
@@ -129,6 +130,28 @@ def test_offline_history_equals_the_log(run_dir: Path, no_credentials: None, cap
     assert history == merged(read_rows(run_dir / "log.jsonl"))
     assert config["optimizer"] == {"lr": 0.1}
     assert summary["test/accuracy"] == 0.875
+
+
+def test_a_roll_back_begins_a_new_history(run_dir: Path, no_credentials: None) -> None:
+    """R21: W&B takes no row back, so the rows that are left go into a new W&B run, from the first one on; a resumed run goes on in that one."""
+    logger = WandbLogger(run=RunInfo(run_dir=run_dir))
+    log = RunLog(run_dir, loggers={"wandb": logger})
+    log.row(1, {"train/loss": 1.0})
+    state = log.state_dict()
+    log.row(2, {"train/loss": 9.0})
+    first = logger.id
+    log.rewind(state)
+    log.row(2, {"train/loss": 0.5})
+    log.close("done", {})
+    assert logger.id != first
+    assert {path.name.rpartition("-")[2] for path in (run_dir / "wandb" / "wandb").glob("offline-run-*")} == {first, logger.id}
+    for folder in (run_dir / "wandb" / "wandb").glob(f"offline-run-*-{first}"):
+        shutil.rmtree(folder)
+    history, _, _ = read_offline(run_dir)
+    assert history == merged(read_rows(run_dir / "log.jsonl"))
+    resumed = WandbLogger(run=RunInfo(run_dir=run_dir))
+    resumed.load_state_dict(state["loggers"]["wandb"])  # of a checkpoint from before
+    assert resumed.id == logger.id
 
 
 def test_unreachable_server_costs_a_bounded_time(

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.registry import LOGGERS
-from zoo.training.logging import RunInfo
+from zoo.training.logging import REWOUND, RunInfo
 
 RUN_FILE, CURSOR_FILE, STATUS_FILE, OUTPUT_FILE = "run.json", "cursor.json", "status.json", "mirror.log"
 
@@ -128,11 +128,22 @@ class WandbLogger:
         elif status.get("url"):
             say(f"W&B: {status['url']}")
 
+        if outcome == REWOUND:
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        """W&B takes no row back: the run's true history goes into a new W&B run, which the mirror fills from the start of the rewound log."""
+        (self.folder / CURSOR_FILE).unlink(missing_ok=True)
+        self.id = random_id()
+        (self.folder / RUN_FILE).write_text(json.dumps({"id": self.id}), encoding="utf-8")
+
     def state_dict(self) -> dict[str, Any]:
         return {"id": self.id} if self.id else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.id = state.get("id") or self.id
+        # The run's directory knows better than a checkpoint from before a roll-back.
+        known = read_json(self.folder / RUN_FILE).get("id")
+        self.id = known if isinstance(known, str) else state.get("id") or self.id
 
 
 def resolve_mode(mode: WandbMode) -> WandbMode:
@@ -158,7 +169,11 @@ def has_key() -> bool:
 def new_id(folder: Path) -> str:
     """The W&B run's id: the one that the run directory already has, or a new one."""
     known = read_json(folder / RUN_FILE).get("id")
-    return known if isinstance(known, str) else "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    return known if isinstance(known, str) else random_id()
+
+
+def random_id() -> str:
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
 def read_json(path: Path) -> dict[str, Any]:
