@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo.layers.attention import MultiHeadAttention
 from zoo.layers.dropout import Dropout, DropPath
 from zoo.layers.feedforward import Activation, FeedForward
+from zoo.structs import Packing
 
 
 class NormPlacement(StrEnum):
@@ -60,12 +61,15 @@ class TransformerBlock(nn.Module):
         self.dropout2 = Dropout(dropout)
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None
+    ) -> Tensor:
+        """B N D -> B N D; packed 1 T D, where attention stays within an item."""
         if self.placement is NormPlacement.PRE:
-            x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation)))
-            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
-        x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation))))
-        return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x))))  # type: ignore[no-any-return]
+            x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing), packing), packing)
+            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x), packing), packing), packing)  # type: ignore[no-any-return]
+        x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation, packing), packing), packing))
+        return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x, packing), packing), packing))  # type: ignore[no-any-return]
 
 
 def init_transformer(module: nn.Module, std: float = 0.02) -> None:
