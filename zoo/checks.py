@@ -59,6 +59,7 @@ def check(config: RunConfig) -> Report:
     import torch
 
     from zoo.build import build_dataset, build_model
+    from zoo.data.check import check_batches
 
     check_device(config)
     dataset = build_dataset(config)
@@ -66,6 +67,7 @@ def check(config: RunConfig) -> Report:
     with torch.device("meta"):
         model = build_model(config, spec)
     check_augment(config, spec)
+    check_batches(config, model, spec)
     check_batch_statistics(config, model)
     check_init_skip(config, model)
     check_init_weights(config)
