@@ -44,12 +44,12 @@ class Packing:
 
     def unpack(self, row: Tensor) -> Tensor:
         """1 T ... -> B N ..., zero where padding is."""
-        items = row[0].index_select(0, self.places.flatten()).unflatten(0, (-1, self.longest))
+        items: Tensor = row[0].index_select(0, self.places.flatten()).unflatten(0, (-1, self.longest))
         return items.masked_fill(~self.mask.view(*self.mask.shape, *[1] * (items.dim() - 2)), 0)
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Packing":
-        tensors = (self.segments, self.positions, self.places, self.mask, self.items, self.starts)
-        return Packing(*map(change, tensors), runs=self.runs)
+        segments, positions, places, mask, items, starts = map(change, (self.segments, self.positions, self.places, self.mask, self.items, self.starts))
+        return Packing(segments, positions, places, mask, items, starts, self.runs)
 
 
 @dataclass(frozen=True, slots=True)

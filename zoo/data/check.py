@@ -21,6 +21,13 @@ def check_batches(config: RunConfig, model: "Model", spec: DataSpec) -> None:
     check_budgets(config.loader, inputs)
     if not config.loader.packs:
         return
+    if config.trainer.compile:
+        raise ConfigError(
+            "trainer.compile",
+            "packed batches (data.packing=flat) have other shapes at every step: each would be compiled anew",
+            "trainer.compile=false",
+            "data.packing=none",
+        )
     if not any(isinstance(entry, TokenInput | SpectrogramInput) for entry in inputs):
         taken = ", ".join(f"{entry.name} ({entry.kind})" for entry in inputs)
         raise ConfigError("data.packing", f"the model takes {taken}, whose samples have one shape: there is no padding to save", "data.packing=none")

@@ -6,9 +6,9 @@ next ``batch_size`` samples of the epoch's order. By budget, samples are grouped
 Letters: S samples, B samples of a batch, I inputs, P parts of a batch.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ def split_evenly(costs: Tensor | None, count: int, parts: int, *, packed: bool) 
     """
     if costs is None:
         bounds = [count * part // parts for part in range(parts + 1)]
-        return [torch.arange(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+        return [torch.arange(start, stop) for start, stop in pairwise(bounds)]
     if parts == 1:
         return [torch.arange(count)]
     order = costs.argsort(stable=True, descending=True)

@@ -107,7 +107,8 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing
     query, key, value = (rearrange(part, "h n e -> n h e").contiguous() for part in (query, key, value))
     window, longest = (-1, 0) if causal else (-1, -1), packing.longest
     mixed = varlen_attn(query, key, value, packing.starts, packing.starts, longest, longest, window_size=window)
-    return rearrange(mixed, "n h e -> h n e")  # type: ignore[arg-type]
+    assert isinstance(mixed, Tensor), "a tuple comes only where more is asked for"
+    return rearrange(mixed, "n h e -> h n e")
 
 
 class MultiHeadAttention(Keyed):
@@ -129,13 +130,11 @@ class MultiHeadAttention(Keyed):
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
         qkv = self.qkv(x)
         if packing is not None:
             return self.proj(self.mix_packed(qkv, rotation, packing, x.dtype))  # type: ignore[no-any-return]
-        keep = self.keep_weights(*x.shape[:2], self.dropout_keys(x.shape[0]), x.dtype)
+        keep = self.keep_weights(x.shape[0], x.shape[1], self.dropout_keys(x.shape[0]), x.dtype)
         return self.proj(self.mix(qkv, mask, rotation, keep))  # type: ignore[no-any-return]
 
     def mix(self, qkv: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, keep: Tensor | None) -> Tensor:
@@ -158,7 +157,6 @@ class MultiHeadAttention(Keyed):
             return rearrange(varlen_attention(query[0], key[0], value[0], packing, causal=self.causal), "h n e -> 1 n (h e)")
         return self.mix_runs(qkv, rotation, packing, keys, dtype)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # its shapes are other ones in every batch
     def mix_runs(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing, keys: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Neighbours of one length are rows of a batch without padding: views of the packed row, no mask, no gathering."""
         mixed, place, item = [], 0, 0

@@ -127,7 +127,8 @@ def keep_mask(keys: Tensor, shape: torch.Size, p: float, dtype: torch.dtype) -> 
 def packed_keep_mask(keys: Tensor, segments: Tensor, positions: Tensor, width: int, p: float, dtype: torch.dtype) -> Tensor:
     """T width: what ``keep_mask`` of the samples by row, B N width, has at each position of a packed row."""
     shift = positions * width % 4  # a sample's words do not begin with a position's unless 4 divides the width
-    bits = packed_words(keys, segments, positions * width // 4, width // 4 if width % 4 == 0 else -(-width // 4) + 1).view(torch.int16)
+    first = positions * width // 4  # words of the sample before those of the position
+    bits = words(keys[segments] + first * _GOLDEN, width // 4 if width % 4 == 0 else -(-width // 4) + 1).view(torch.int16)
     if width % 4:
         bits = bits.gather(1, shift[:, None] + torch.arange(width, device=bits.device))
     return threshold(bits, p, dtype)
@@ -171,24 +172,6 @@ def opaque_words(keys: Tensor, places: Tensor) -> Tensor:
 @opaque_words.register_fake
 def _(keys: Tensor, places: Tensor) -> Tensor:
     return keys.new_empty(keys.shape[0], places.shape[0])
-
-
-def packed_words(keys: Tensor, segments: Tensor, first: Tensor, count: int) -> Tensor:
-    """T count int64: for each position, of the words of its sample, those from number ``first`` on."""
-    if torch.compiler.is_compiling():
-        return opaque_packed_words(keys, segments, first, count)
-    return words(keys[segments] + first * _GOLDEN, count)
-
-
-@torch.library.custom_op("zoo::packed_words", mutates_args=())
-def opaque_packed_words(keys: Tensor, segments: Tensor, first: Tensor, count: int) -> Tensor:
-    """For ``torch.compile``, as ``opaque_words``."""
-    return finalise((keys[segments] + first * _GOLDEN)[:, None] + torch.arange(2, count + 2, device=keys.device) * _GOLDEN)
-
-
-@opaque_packed_words.register_fake
-def _(keys: Tensor, segments: Tensor, first: Tensor, count: int) -> Tensor:  # noqa: ARG001
-    return keys.new_empty(segments.shape[0], count)
 
 
 def finalise(x: Tensor) -> Tensor:

@@ -61,9 +61,7 @@ class TransformerBlock(nn.Module):
         self.dropout2 = Dropout(dropout)
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
         """B N D -> B N D; packed 1 T D, where attention stays within an item."""
         if self.placement is NormPlacement.PRE:
             x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing), packing), packing)

@@ -290,7 +290,11 @@ def test_evaluation_keeps_to_twice_the_budget_in_order() -> None:
         ({"text": TEXT}, {"batch_tokens": 99}, r"data\.order: data\.batch_tokens with padded rows in random order"),
         ({"text": TEXT}, {"batch_seconds": 9.0}, r"data\.batch_seconds: it counts sound"),
         ({"text": TEXT}, {"batch_pixels": 9}, r"data\.batch_pixels: it counts images"),
-        ({"text": TEXT}, {"batch_tokens": 9, "cache": Cache.NONE, "packing": BatchPacking.FLAT}, r"data\.batch_tokens: a budget needs the length of every sample"),
+        (
+            {"text": TEXT},
+            {"batch_tokens": 9, "cache": Cache.NONE, "packing": BatchPacking.FLAT},
+            r"data\.batch_tokens: a budget needs the length of every sample",
+        ),
         ({"image": IMAGE}, {"packing": BatchPacking.FLAT}, r"data\.packing: the samples have one shape"),
     ],
 )
@@ -301,8 +305,9 @@ def test_refusals(inputs: dict[str, Any], choice: dict[str, Any], message: str) 
 
 
 def test_packing_needs_no_lengths_beforehand() -> None:
-    kept, read = loader(packing=BatchPacking.FLAT, batch_size=7, inputs={"text": TEXT}), loader(
-        packing=BatchPacking.FLAT, batch_size=7, inputs={"text": TEXT}, cache=Cache.NONE
+    kept, read = (
+        loader(packing=BatchPacking.FLAT, batch_size=7, inputs={"text": TEXT}),
+        loader(packing=BatchPacking.FLAT, batch_size=7, inputs={"text": TEXT}, cache=Cache.NONE),
     )
     assert [counted(parts) for parts in kept] != []
     assert [sorted(counted(parts)) for parts in loader(packing=BatchPacking.FLAT, batch_size=7, inputs={"text": TEXT})] == [sorted(counted(p)) for p in read]
