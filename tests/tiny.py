@@ -178,6 +178,7 @@ def make_trainer(
     """A trainer of the tiny model over the tiny data; on disk in ``folder``, if one is given."""
     from zoo.optim.groups import ParameterGroups
     from zoo.parallel.collectives import Group
+    from zoo.parallel.mesh import replicated
     from zoo.registry import OPTIMIZERS, SCHEDULES
     from zoo.settings import Mode, Precision, TrainerSettings
     from zoo.training.checkpoint import Checkpointer
@@ -200,7 +201,7 @@ def make_trainer(
         evaluator=Evaluator(loader=validation, split="validation", group=group, device=device, precision=Precision.FP32),  # type: ignore[arg-type]
         settings=options,
         seed=3,
-        group=group,
+        mesh=replicated(group),
         device=device,
         monitor=Monitor("validation/accuracy", Mode.MAX),
         log=Rows() if rank == 0 else None,

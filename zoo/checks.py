@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
-from zoo.settings import BatchStatistics
+from zoo.parallel.layout import degrees, world_size
+from zoo.settings import BatchStatistics, Recompute
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
@@ -69,6 +70,7 @@ def check(config: RunConfig) -> Report:
     check_augment(config, spec)
     check_batches(config, model, spec)
     check_batch_statistics(config, model)
+    check_sharing(config, model)
     check_init_skip(config, model)
     check_init_weights(config)
     check_optimizer(config, model)
@@ -114,12 +116,21 @@ def measured(config: RunConfig, model: "Model", spec: "DataSpec") -> "tuple[Batc
 
 def check_settings(config: RunConfig) -> None:
     """Settings against each other."""
-    for one in (check_split_of_batch, check_warmup, check_init, check_monitor_mode):
+    for one in (check_degrees, check_split_of_batch, check_warmup, check_init, check_monitor_mode):
         one(config)
 
 
+def check_degrees(config: RunConfig) -> None:
+    degrees(config.parallel, world_size(config.parallel))
+
+
+def parts_of_batch(config: RunConfig) -> int:
+    """Into how many parts a global batch is split."""
+    return config.trainer.accumulate * degrees(config.parallel, world_size(config.parallel)).data
+
+
 def check_split_of_batch(config: RunConfig) -> None:
-    parts = config.trainer.accumulate * config.parallel.processes
+    parts = parts_of_batch(config)
     if config.loader.batch_size < parts:
         raise ConfigError(
             "data.batch_size",
@@ -191,7 +202,7 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
     """Batch norm's numbers would depend on how a batch is split."""
     from zoo.model import mixes_batch
 
-    parts = config.trainer.accumulate * config.parallel.processes
+    parts = parts_of_batch(config)
     layers = mixes_batch(model.train())
     if parts > 1 and layers and config.trainer.batch_statistics is not BatchStatistics.LOCAL:
         raise ConfigError(
@@ -203,6 +214,24 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
         )
 
 
+def check_sharing(config: RunConfig, model: "Model") -> None:
+    """Whether the model can be shared the way ``parallel`` asks for, and repeats blocks where ``trainer.recompute`` asks for them."""
+    if config.parallel.tensor > 1:
+        from zoo.parallel.tensor import check_tensor
+
+        check_tensor(model, config.parallel.tensor)
+    if config.trainer.recompute is not Recompute.NONE:
+        from zoo.parallel.recompute import repeated
+
+        if not any(True for _ in repeated(model)):
+            raise ConfigError(
+                "trainer.recompute",
+                f"encoder {config.encoder['name']!r} names no repeated blocks whose activations could be made again",
+                "trainer.recompute=none",
+                "trainer.accumulate=2 or more takes less memory as well",
+            )
+
+
 def check_randomness(config: RunConfig, model: "Model", batch: "Batch") -> None:
     """Numbers that a library draws from torch's generator would depend on how a batch is split; keyed ones (``zoo.layers.dropout``) do not."""
     import torch
@@ -210,7 +239,7 @@ def check_randomness(config: RunConfig, model: "Model", batch: "Batch") -> None:
 
     from zoo.random import SampleRandom, sample_randomness
 
-    parts = config.trainer.accumulate * config.parallel.processes
+    parts = parts_of_batch(config)
     if parts == 1:
         return
     drawn: list[str] = []

@@ -41,6 +41,17 @@ class BatchStatistics(StrEnum):
     LOCAL = "local"
 
 
+class Strategy(StrEnum):
+    DDP = "ddp"
+    FSDP = "fsdp"
+
+
+class Recompute(StrEnum):
+    NONE = "none"
+    SELECTIVE = "selective"
+    FULL = "full"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderSettings:
     """How samples become batches. These keys stand beside a dataset's own options in ``data``.
@@ -111,7 +122,10 @@ class TrainerSettings:
         accumulate: micro-batches that one batch is split into, to save memory; changes no number.
         clip_norm: largest norm of the whole gradient; null does not clip.
         ema: decay of an exponential moving average of the weights, which is then what is evaluated and published; null keeps none.
-        compile: torch.compile of the model (20 to 40 s at the start).
+        compile: torch.compile of each repeated block, or of the whole model where it has none (20 to 40 s at the start).
+        recompute: activation checkpointing of the repeated blocks: none keeps every activation; selective keeps the results of matrix products and
+            makes the rest again in the backward pass; full keeps a block's input only. Memory for time; changes no number.
+        recompute_every: of the repeated blocks, recompute every n-th.
         device: auto takes the accelerator if there is one, else the CPU; or cpu, cuda, mps ...
         eval_every: optimizer steps between evaluations on the validation split; null evaluates at each epoch's end.
         checkpoint_every: optimizer steps between checkpoints; null saves at each epoch's end.
@@ -129,6 +143,8 @@ class TrainerSettings:
     clip_norm: float | None = 1.0
     ema: float | None = None
     compile: bool = False
+    recompute: Recompute = Recompute.NONE
+    recompute_every: int = 1
     device: str = "auto"
     eval_every: int | None = None
     checkpoint_every: int | None = None
@@ -143,7 +159,7 @@ class TrainerSettings:
             raise ConfigError(
                 "trainer.max_steps", "both max_steps and max_epochs are null, the run would never end", "trainer.max_steps=1000", "trainer.max_epochs=10"
             )
-        for name in ("max_steps", "max_epochs", "accumulate", "eval_every", "checkpoint_every", "keep_last", "log_every"):
+        for name in ("max_steps", "max_epochs", "accumulate", "eval_every", "checkpoint_every", "keep_last", "log_every", "recompute_every"):
             at_least(f"trainer.{name}", getattr(self, name), 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(
@@ -155,20 +171,40 @@ class TrainerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSettings:
-    """How many processes train together.
+    """How many processes train together, and what each of them holds. No number of a run depends on it.
+
+    Processes = replicas x shards x tensor. What is left of the processes after ``tensor`` is replicas (ddp), or shards of ``replicas`` copies (fsdp).
 
     Args:
         processes: processes on this machine, one per device; zoo starts them through torchrun's launcher. Under torchrun leave it at 1.
+        strategy: ddp (each process holds the whole model) or fsdp (parameters, gradients and optimizer state are sharded; FSDP2).
+        replicas: copies of a sharded model (hybrid sharding, HSDP: shards within a machine, copies between machines); fsdp only.
+        tensor: processes that share the matrices of each Transformer block (tensor parallelism); they see the same rows.
+        sequence: with tensor > 1, norms and dropouts work on a share of the positions each (sequence parallelism).
+        reshard: free a block's gathered parameters after its forward pass and gather them again for the backward one; fsdp only.
+        offload: keep parameters and optimizer state in main memory, on the device only while they are used; fsdp only.
         threads: CPU threads of each process; null shares the cores out evenly.
         timeout: seconds after which a collective operation that does not answer ends the job.
     """
 
     processes: int = 1
+    strategy: Strategy = Strategy.DDP
+    replicas: int = 1
+    tensor: int = 1
+    sequence: bool = False
+    reshard: bool = True
+    offload: bool = False
     threads: int | None = None
     timeout: int = 600
 
     def check(self) -> None:
-        at_least("parallel.processes", self.processes, 1)
+        for name in ("processes", "replicas", "tensor"):
+            at_least(f"parallel.{name}", getattr(self, name), 1)
+        for name in ("replicas", "offload"):
+            if self.strategy is not Strategy.FSDP and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ConfigError(f"parallel.{name}", f"{getattr(self, name)} means nothing without sharding", "parallel=fsdp", f"leave parallel.{name} out")
+        if self.sequence and self.tensor == 1:
+            raise ConfigError("parallel.sequence", "there is nothing to share the positions between with parallel.tensor=1", "parallel.tensor=2 or more")
         at_least("parallel.threads", self.threads, 1)
         at_least("parallel.timeout", self.timeout, 1)
 

@@ -9,6 +9,7 @@ from tests.tiny import TinyLoader, make_batch, make_model
 from zoo.optim.groups import ParameterGroups
 from zoo.optim.optimizers import sgd
 from zoo.parallel.collectives import Group
+from zoo.parallel.mesh import replicated
 from zoo.settings import TrainerSettings
 from zoo.training.step import TrainStep
 
@@ -21,14 +22,14 @@ def gradients(rank: int, world: int, size: int, micro_batches: int, frozen: bool
     if frozen:
         model.head.position.weight.requires_grad_(False)
     loader = TinyLoader(size=size, batch_size=size, rank=rank, world=world, micro_batches=micro_batches)
-    group = Group(rank, world)
+    mesh = replicated(Group(rank, world))
     step = TrainStep(
         model=model,
         optimizer=sgd(groups=ParameterGroups(model), lr=0.0),
         schedule=lambda _: 1.0,
         settings=TrainerSettings(clip_norm=None, accumulate=micro_batches),
         seed=0,
-        group=group,
+        mesh=mesh,
         device=torch.device("cpu"),
     )
     parts = next(iter(loader))
@@ -85,7 +86,7 @@ def half_used(rank: int, world: int) -> dict[str, bool]:
     both, one, none = (nn.Parameter(torch.ones(3)) for _ in range(3))
     loss = (both * (rank + 1)).sum() + (one.sum() if rank == 1 else 0)
     loss.backward()
-    gradients = Gradients([both, one, none], Group(rank, world))
+    gradients = Gradients([both, one, none], replicated(Group(rank, world)))
     collected, extras = gradients.collect([torch.tensor(float(rank + 1))])
     assert torch.equal(both.grad, torch.full((3,), 3.0))
     assert torch.equal(one.grad, torch.ones(3))

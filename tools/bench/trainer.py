@@ -40,7 +40,7 @@ from zoo.model import Model
 from zoo.optim.groups import ParameterGroups
 from zoo.optim.optimizers import adamw
 from zoo.optim.schedules import cosine
-from zoo.parallel.collectives import Group
+from zoo.parallel.mesh import Mesh
 from zoo.settings import LoaderSettings, Order, TrainerSettings
 from zoo.specs import ClassTarget, FeatureSpec, Horizon, ImageInput, InputSpec, Layout, TargetSpec, TextInput
 from zoo.structs import Batch, Features, LossTerm, Values
@@ -411,7 +411,7 @@ def zoo_trainer(model: nn.Module, loader: Any, total: int) -> Segment:
         evaluator=None,
         settings=TrainerSettings(clip_norm=CLIP, log_every=10, max_epochs=None, max_steps=1, eval_every=10**9, checkpoint_every=10**9),
         seed=0,
-        group=Group(),
+        mesh=Mesh(),
         device=CPU,
         log=Silent(),  # type: ignore[arg-type]
     )

@@ -28,6 +28,8 @@ def check_batches(config: RunConfig, model: "Model", spec: DataSpec) -> None:
             "trainer.compile=false",
             "data.packing=none",
         )
+    if config.parallel.sequence:
+        raise ConfigError("parallel.sequence", "a packed row (data.packing=flat) is not shared by positions", "parallel.sequence=false", "data.packing=none")
     if not any(isinstance(entry, TokenInput | SpectrogramInput) for entry in inputs):
         taken = ", ".join(f"{entry.name} ({entry.kind})" for entry in inputs)
         raise ConfigError("data.packing", f"the model takes {taken}, whose samples have one shape: there is no padding to save", "data.packing=none")

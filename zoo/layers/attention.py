@@ -133,51 +133,51 @@ class MultiHeadAttention(Keyed):
     def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
         qkv = self.qkv(x)
         if packing is not None:
-            return self.proj(self.mix_packed(qkv, rotation, packing, x.dtype))  # type: ignore[no-any-return]
-        keep = self.keep_weights(x.shape[0], x.shape[1], self.dropout_keys(x.shape[0]), x.dtype)
-        return self.proj(self.mix(qkv, mask, rotation, keep))  # type: ignore[no-any-return]
+            return self.proj(self.mix_packed(qkv, rotation, packing))  # type: ignore[no-any-return]
+        return self.proj(self.mix(qkv, mask, rotation, self.dropout_keys(qkv.shape[0])))  # type: ignore[no-any-return]
 
-    def mix(self, qkv: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, keep: Tensor | None) -> Tensor:
+    def mix(self, qkv: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, keys: Tensor | None) -> Tensor:
         """B N (H 3 E) -> B N (H E)."""
         # The rows of one head stand together (stack_heads), so that a contiguous part of the matrix is a whole number of heads.
         query, key, value = rearrange(qkv, "b n (h three e) -> three b h n e", three=3, e=self.head_dim)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=keep)
+        mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=self.keep_weights(query, keys))
         return rearrange(mixed, "b h n e -> b n (h e)")
 
-    def mix_packed(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing, dtype: torch.dtype) -> Tensor:
+    def mix_packed(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing) -> Tensor:
         """1 T (H 3 E) -> 1 T (H E), each item by itself."""
-        keys = self.dropout_keys(packing.mask.shape[0])
-        if (not self.training or self.dropout == 0) and takes_varlen(qkv.device.type, qkv.dtype, self.head_dim):
-            query, key, value = rearrange(qkv, "one n (h three e) -> three one h n e", three=3, e=self.head_dim)
-            if rotation is not None:
-                turn = rotation[0][packing.positions], rotation[1][packing.positions]
-                query, key = rotate(query, turn), rotate(key, turn)
-            return rearrange(varlen_attention(query[0], key[0], value[0], packing, causal=self.causal), "h n e -> 1 n (h e)")
-        return self.mix_runs(qkv, rotation, packing, keys, dtype)
+        if (self.training and self.dropout > 0) or not takes_varlen(qkv.device.type, qkv.dtype, self.head_dim):
+            return self.mix_runs(qkv, rotation, packing)
+        query, key, value = rearrange(qkv, "one n (h three e) -> three one h n e", three=3, e=self.head_dim)
+        if rotation is not None:
+            turn = rotation[0][packing.positions], rotation[1][packing.positions]
+            query, key = rotate(query, turn), rotate(key, turn)
+        return rearrange(varlen_attention(query[0], key[0], value[0], packing, causal=self.causal), "h n e -> 1 n (h e)")
 
-    def mix_runs(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing, keys: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def mix_runs(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing) -> Tensor:
         """Neighbours of one length are rows of a batch without padding: views of the packed row, no mask, no gathering."""
-        mixed, place, item = [], 0, 0
+        keys, mixed, place, item = self.dropout_keys(packing.mask.shape[0]), [], 0, 0
         for count, length in packing.runs:
-            rows = qkv[0, place : place + count * length].unflatten(0, (count, length))
+            rows = qkv[:, place : place + count * length].view(count, length, qkv.shape[-1])
             turn = None if rotation is None else (rotation[0][:length], rotation[1][:length])
             own = None if keys is None else keys[packing.items[item : item + count]]
-            mixed.append(self.mix(rows, None, turn, self.keep_weights(count, length, own, dtype)).flatten(0, 1))
+            mixed.append(self.mix(rows, None, turn, own).flatten(0, 1))
             place, item = place + count * length, item + count
         return torch.cat(mixed)[None]
 
     def dropout_keys(self, items: int) -> Tensor | None:
-        """B int64; None where no attention weight is left out, or by torch's generator."""
+        """B int64; None where no attention weight is left out, or where torch's generator decides."""
         if not self.training or self.dropout == 0 or (random := current()) is None:
             return None
         return self.keys(random, items)
 
-    def keep_weights(self, items: int, length: int, keys: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """B H N N factors on the attention weights."""
+    def keep_weights(self, query: Tensor, keys: Tensor | None) -> Tensor | None:
+        """Dropout factors for the heads that there are here: all of them, or this process's part."""
         if not self.training or self.dropout == 0:
             return None
+        batch, heads, length, _ = query.shape
         if keys is None:
-            return F.dropout(torch.ones(items, self.heads, length, length, dtype=dtype, device=self.proj.weight.device), self.dropout)
-        return attention_keep_mask(keys, self.heads, length, length, self.dropout, dtype)
+            return F.dropout(torch.ones(batch, heads, length, length, dtype=query.dtype, device=query.device), self.dropout)
+        first = 0 if self.part is None else self.part.index * heads
+        return attention_keep_mask(keys, heads, length, length, self.dropout, query.dtype, first)

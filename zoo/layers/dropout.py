@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.cuts import Along, Part
 from zoo.random import SampleRandom, current, key
 from zoo.structs import Packing
 
@@ -26,6 +27,8 @@ class Keyed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.salt: int | None = None
+        self.part: Part | None = None
+        """Which part of a sample's elements this process sees, where several share a block."""
 
     def keys(self, random: SampleRandom, rows: int) -> Tensor:
         """B int64: one key a sample, for this module alone."""
@@ -79,12 +82,31 @@ class Dropout(Keyed):
         if random is None:
             return F.dropout(x, self.p)
         if packing is not None:
-            return x * packed_keep_mask(self.keys(random, packing.mask.shape[0]), packing.segments, packing.positions, x.shape[-1], self.p, x.dtype)
+            return x * self.keep_packed(self.keys(random, packing.mask.shape[0]), x, packing)
         rows = self.keys(random, x.shape[0])
+        if self.part is not None:
+            return x * self.keep_part(rows, x, self.part)
         if x.dim() <= 2 or self.axis == 1:
             return x * keep_mask(rows, x.shape[1:], self.p, x.dtype)
         outermost = x.movedim(self.axis, 1)
         return x * keep_mask(rows, outermost.shape[1:], self.p, x.dtype).movedim(1, self.axis)
+
+    def keep_packed(self, rows: Tensor, x: Tensor, packing: Packing) -> Tensor:
+        """T ..., each position's part of the mask of its sample."""
+        own, count, index = x.shape[-1], 1, 0
+        if self.part is not None:
+            assert self.part.along is Along.HIDDEN, "shared positions are not packed; zoo.checks refuses it"
+            count, index = self.part.count, self.part.index
+        return packed_keep_mask(rows, packing.segments, packing.positions, own * count, self.p, x.dtype).narrow(1, index * own, own)
+
+    def keep_part(self, rows: Tensor, x: Tensor, part: Part) -> Tensor:
+        """This process's part of the mask that a single process would draw."""
+        assert self.axis == 1
+        shape, axis = list(x.shape[1:]), 0 if part.along is Along.POSITIONS else -1
+        own = shape[axis]
+        shape[axis] = own * part.count
+        whole = keep_mask(rows, torch.Size(shape), self.p, x.dtype)
+        return whole.narrow(1 if part.along is Along.POSITIONS else x.dim() - 1, part.index * own, own)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -135,10 +157,10 @@ def packed_keep_mask(keys: Tensor, segments: Tensor, positions: Tensor, width: i
 
 
 @torch.no_grad()
-def attention_keep_mask(keys: Tensor, heads: int, queries: int, keys_length: int, p: float, dtype: torch.dtype) -> Tensor:
+def attention_keep_mask(keys: Tensor, heads: int, queries: int, keys_length: int, p: float, dtype: torch.dtype, first_head: int = 0) -> Tensor:
     """B heads queries keys: as ``keep_mask``, numbered by (head, query, key) in fixed strides, since padding makes two axes longer."""
     blocks = -(-keys_length // 4)
-    head = torch.arange(heads, device=keys.device)[:, None, None] << 40
+    head = torch.arange(first_head, first_head + heads, device=keys.device)[:, None, None] << 40
     query = torch.arange(queries, device=keys.device)[None, :, None] << 20
     places = (head + query + torch.arange(2, blocks + 2, device=keys.device)).view(-1)
     bits = words_at(keys, places).view(torch.int16).view(-1, heads, queries, 4 * blocks)

@@ -4,10 +4,12 @@ Letters: B items, N positions, D width.
 """
 
 from enum import StrEnum
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from zoo.layers.attention import MultiHeadAttention
+from zoo.layers.cuts import Along, Cut
 from zoo.layers.dropout import Dropout, DropPath
 from zoo.layers.feedforward import Activation, FeedForward
 from zoo.structs import Packing
@@ -35,6 +37,16 @@ class TransformerBlock(nn.Module):
         norm_eps: added to the variance in the norms.
     """
 
+    tensor_cuts: ClassVar = {
+        "norm1": Cut.POSITIONS,
+        "attention.qkv": Cut.COLUMNS,
+        "attention.proj": Cut.ROWS,
+        "norm2": Cut.POSITIONS,
+        "mlp.fc1": Cut.COLUMNS,
+        "mlp.fc2": Cut.ROWS,
+    }
+    tensor_parts: ClassVar = {"attention": Along.HEADS, "mlp.dropout": Along.HIDDEN, "dropout1": Along.POSITIONS, "dropout2": Along.POSITIONS}
+
     def __init__(
         self,
         *,
@@ -51,15 +63,19 @@ class TransformerBlock(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.placement = placement
+        self.placement, self.heads, self.hidden = placement, heads, round(mlp_ratio * dim)
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attention = MultiHeadAttention(dim=dim, heads=heads, causal=causal, bias=qkv_bias, dropout=attention_dropout)
         self.dropout1 = Dropout(dropout)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = FeedForward(dim=dim, hidden=round(mlp_ratio * dim), activation=activation, dropout=dropout)
+        self.mlp = FeedForward(dim=dim, hidden=self.hidden, activation=activation, dropout=dropout)
         self.dropout2 = Dropout(dropout)
         self.drop_path2 = DropPath(drop_path)
+
+    def tensor_units(self) -> dict[str, int]:
+        """What has to divide by the number of processes that share the block."""
+        return {"heads": self.heads, "hidden units": self.hidden}
 
     def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
         """B N D -> B N D; packed 1 T D, where attention stays within an item."""

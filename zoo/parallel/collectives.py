@@ -9,15 +9,17 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Group:
-    """This process among those that train together.
+    """This process among those that train together, or among some of them.
 
     Args:
         rank: 0 .. size - 1.
         size: number of processes.
+        handle: torch's process group; None is that of all processes.
     """
 
     rank: int = 0
     size: int = 1
+    handle: Any = None
 
     @property
     def main(self) -> bool:
@@ -27,7 +29,7 @@ class Group:
     def sum(self, tensor: Tensor) -> Tensor:
         """In place, over ranks."""
         if self.size > 1:
-            distributed.all_reduce(tensor)
+            distributed.all_reduce(tensor, group=self.handle)
         return tensor
 
     def sum_on(self, tensor: Tensor, device: torch.device) -> Tensor:
@@ -42,7 +44,7 @@ class Group:
         if self.size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0)
+        distributed.broadcast_object_list(box, group=self.handle, group_src=0)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -50,18 +52,33 @@ class Group:
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
-        distributed.all_gather_object(box, value)
+        distributed.all_gather_object(box, value, group=self.handle)
         return box
 
     def wait(self) -> None:
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(group=self.handle)
 
 
-def current_group() -> Group:
+_data: Group | None = None
+
+
+def everyone() -> Group:
+    """All processes of the job."""
     if distributed.is_available() and distributed.is_initialized():
         return Group(distributed.get_rank(), distributed.get_world_size())
     return Group()
+
+
+def current_group() -> Group:
+    """The processes that see different rows; with tensor parallelism these are not all of them. What is summed over rows is summed here."""
+    return _data or everyone()
+
+
+def use_data_group(group: Group | None) -> None:
+    """Say which processes see different rows; None for all."""
+    global _data
+    _data = group
 
 
 def broadcast_state(tensors: list[Tensor], group: Group) -> None:

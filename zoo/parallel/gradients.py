@@ -6,10 +6,14 @@ on one rank only. Here the backward pass is an ordinary one, and its gradients a
 a step; the same buffer carries the loss terms (so that logs cost no collective of their own) and which parameters had a gradient.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 
-from zoo.parallel.collectives import Group
+from zoo.errors import ConfigError
+from zoo.parallel.mesh import Mesh
+from zoo.parallel.sharding import Piece, is_sharded, squared_norm
 
 ALIGN = 16
 """Slots start at multiples of this many numbers, so that kernels see aligned memory."""
@@ -19,13 +23,26 @@ class Gradients:
     """The gradients of ``parameters``.
 
     Args:
-        parameters: those that the optimizer updates, in the same order on every rank.
-        group: the ranks.
-        extras: numbers that travel with them.
+        parameters: those that the optimizer updates, in the same order on every rank: the model's own, or this process's parts of them.
+        mesh: the ranks.
+        owners: of each part, by its ``id``, the model's parameter; a parameter that is whole here need not be in it.
+        pieces: which parts they are, by the ``id`` of the part.
+        summed: whether the backward pass sums them over ranks already (FSDP2).
     """
 
-    def __init__(self, parameters: list[nn.Parameter], group: Group) -> None:
-        self.parameters, self.group = parameters, group
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        mesh: Mesh,
+        *,
+        owners: dict[int, nn.Parameter] | None = None,
+        pieces: dict[int, Piece] | None = None,
+        summed: bool = False,
+    ) -> None:
+        self.parameters, self.mesh, self.group, self.summed = parameters, mesh, mesh.data, summed
+        self.parts = [(part, owner) for part in parameters if (owner := (owners or {}).get(id(part), part)) is not part]
+        pieces = pieces or {}
+        self.copies = {id(part): pieces[id(part)].copies if id(part) in pieces else mesh.world.size for part in parameters}
         self.flat: dict[torch.dtype, Tensor] = {}
         self.slots: list[Tensor] = []
         self.tail: Tensor | None = None
@@ -33,6 +50,8 @@ class Gradients:
     def clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
+        for _, owner in self.parts:
+            owner.grad = None
 
     def collect(self, extras: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients that any rank has, and ``extras`` (one number each), both summed over ranks.
@@ -40,8 +59,11 @@ class Gradients:
         Afterwards ``parameter.grad`` is the sum; None where no rank had one, so that the optimizer leaves the parameter alone exactly
         as it would in a single process.
         """
-        if self.group.size == 1:
-            return [parameter.grad for parameter in self.parameters if parameter.grad is not None], extras
+        for part, owner in self.parts:
+            part.grad = None if owner.grad is None else _part(owner.grad, owner)
+        if self.group.size == 1 or self.summed:
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            return gradients, extras if self.group.size == 1 else list(self.group.sum(torch.stack(extras)).unbind())
         if self.tail is None:
             self._allocate(len(extras))
         assert self.tail is not None
@@ -56,7 +78,7 @@ class Gradients:
         self.tail[:count] = torch.stack(extras).to(self.tail.dtype)
         self.tail[count:] = torch.tensor(have, dtype=self.tail.dtype)
         for flat in self.flat.values():
-            distributed.all_reduce(flat)
+            distributed.all_reduce(flat, group=self.group.handle)
         used = have if all(have) else (self.tail[count:] > 0).tolist()
         gradients = []
         for parameter, slot, anywhere in zip(self.parameters, self.slots, used, strict=True):
@@ -64,6 +86,16 @@ class Gradients:
             if anywhere:
                 gradients.append(slot)
         return gradients, list(self.tail[:count].unbind())
+
+    def norm(self, gradients: list[Tensor]) -> Tensor:
+        """Euclidean norm of the whole gradient; ``gradients`` are what ``collect`` gave.
+
+        Raises:
+            ConfigError: where no parameter has a gradient.
+        """
+        if not self.mesh.degrees.sharded:
+            return total_norm(gradients)
+        return squared_norm([(parameter.grad, self.copies[id(parameter)]) for parameter in self.parameters if parameter.grad is not None]).sqrt()
 
     def _allocate(self, extras: int) -> None:
         device = self.parameters[0].device
@@ -81,3 +113,28 @@ class Gradients:
             self.flat[parameter.dtype][start : start + parameter.numel()].view_as(parameter) for parameter, start in zip(self.parameters, places, strict=True)
         ]
         self.tail = self.flat[widest][tail:]
+
+
+def _part(gradient: Any, owner: Any) -> Tensor:
+    """What of an owner's gradient belongs to this process's part."""
+    if not is_sharded(gradient):
+        return gradient  # type: ignore[no-any-return]
+    if gradient.placements != owner.placements:  # of a norm on shared positions, say: each process has the sum over its own
+        gradient = gradient.redistribute(placements=owner.placements)
+    return gradient.to_local()  # type: ignore[no-any-return]
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """Euclidean norm over all gradients; ``torch.nn.utils.get_total_norm`` without its sorting by device and type, which takes longer than the norm."""
+    if not gradients:
+        raise ConfigError(
+            "model",
+            "no parameter has a gradient: the loss does not depend on any trainable parameter",
+            "in a component of your own: no detach() or torch.no_grad() between the parameters and the loss",
+            "parameters that are to be trained with requires_grad=True",
+        )
+    norms = torch._foreach_norm(gradients)
+    if any(norm.dtype != norms[0].dtype for norm in norms):
+        norms = tuple(norm.to(torch.float32) for norm in norms)
+    total: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    return total

@@ -2,9 +2,12 @@
 
     checkpoints/step_00000120/   model.safetensors  optimizer.safetensors  ema.safetensors  state.json  complete.json
 
+Where processes hold parts of the tensors, each writes its own, ``model.00002-of-00004.safetensors``, with the place of each part in the file's header;
+whoever loads takes what it needs of each file, so that a checkpoint goes on in any other layout.
+
 The state is copied aside, which is all that a training step waits for, and written by a thread into a hidden directory: every file is
 forced to disk, then ``complete.json`` with the size and sha256 of each, then the directory gets its name. A directory without that marker,
-or that does not match it, is not used. No pickle is written or read.
+or that does not match it, is not used. No pickle is written or read, which torch's own distributed checkpoints do for their index.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +27,14 @@ from torch import Tensor
 
 from zoo import __version__
 from zoo.errors import CheckpointError
-from zoo.training.tensors import read_tensors, write_tensors
+from zoo.parallel.sharding import Piece
+from zoo.training.tensors import read_pieces, write_tensors
 
 FORMAT = 1
 MARKER = "complete.json"
 STATE = "state.json"
+DONE, FAILED = "done-", "failed-"
+"""What the other writers leave for the first."""
 STEP = re.compile(r"step_(\d{8,})")
 
 
@@ -41,15 +48,27 @@ class Checkpoint:
     state: dict[str, Any] = field(repr=False)
 
     def has(self, part: str) -> bool:
-        return f"{part}.safetensors" in self.files
+        return bool(self._files(part))
 
-    def tensors(self, part: str) -> dict[str, Tensor]:
-        """``model``, ``optimizer`` or ``ema``."""
-        return read_tensors(self.folder / f"{part}.safetensors")
+    def tensors(self, part: str, pieces: Mapping[str, Piece] | None = None) -> dict[str, Tensor]:
+        """``model``, ``optimizer`` or ``ema``.
+
+        Args:
+            part: which.
+            pieces: what this process holds of parameters that are sharded, by name; whole tensors where nothing is said.
+        """
+        return read_pieces(self._files(part), pieces or {})
+
+    def _files(self, part: str) -> list[Path]:
+        return [self.folder / name for name in sorted(self.files) if re.fullmatch(rf"{part}(\.\d+-of-\d+)?\.safetensors", name)]
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
     """Verify every byte against the marker.
+
+    Args:
+        folder: of the checkpoint.
+        verify: hash the files; no, where another process of the job has just done it.
 
     Raises:
         CheckpointError: with the file that is missing, cut short or changed.
@@ -69,7 +88,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             raise CheckpointError(f"{path}: missing")
         if path.stat().st_size != size:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes, {size} were written")
-        if file_digest(path) != sha256:
+        if verify and file_digest(path) != sha256:
             raise CheckpointError(f"{path}: its contents have changed since it was written")
     if STATE not in files:
         raise CheckpointError(f"{folder}: its marker lists no {STATE}")
@@ -136,10 +155,13 @@ class Checkpointer:
     Args:
         folder: ``checkpoints`` of the run.
         keep_last: newest ones to keep; the best is kept besides.
+        rank: of this process among those that write.
+        writers: processes that write: one, or all where each holds parts.
+        timeout: seconds that the first process waits for the files of the others.
     """
 
-    def __init__(self, folder: Path, keep_last: int) -> None:
-        self.folder, self.keep_last = folder, keep_last
+    def __init__(self, folder: Path, keep_last: int, *, rank: int = 0, writers: int = 1, timeout: float = 600) -> None:
+        self.folder, self.keep_last, self.rank, self.writers, self.timeout = folder, keep_last, rank, writers, timeout
         self._aside: dict[str, dict[str, Tensor]] = {}
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
@@ -150,13 +172,29 @@ class Checkpointer:
             if path.name.startswith((".new-", ".old-")):
                 shutil.rmtree(path)
 
-    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: int | None) -> None:
-        """Copy the state aside and return; raises what went wrong with the checkpoint before."""
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        *,
+        best: int | None,
+        pieces: Mapping[str, Piece] | None = None,
+    ) -> None:
+        """Copy the state aside and return; raises what went wrong with the checkpoint before.
+
+        Args:
+            step: of the checkpoint; every writer saves the same ones.
+            tensors: of each part, as far as this process holds and writes them.
+            state: JSON values; the first writer's count.
+            best: step of the best checkpoint so far.
+            pieces: of the parameters that are sharded, by name.
+        """
         self.wait()
         self._aside = {part: self._copy(self._aside.get(part, {}), named) for part, named in tensors.items()}
         content = json.dumps({**state, "versions": {"zoo": __version__, "torch": torch.__version__}}, indent=1)
         # Not a daemon: an interpreter that ends waits for a checkpoint that has been begun.
-        self._writer = threading.Thread(target=self._write, args=(step, content, best), name=f"checkpoint-{step}")
+        self._writer = threading.Thread(target=self._write, args=(step, content, best, dict(pieces or {})), name=f"checkpoint-{step}")
         self._writer.start()
 
     def wait(self) -> None:
@@ -187,14 +225,21 @@ class Checkpointer:
             copies[name] = before.copy_(tensor.detach())
         return copies
 
-    def _write(self, step: int, state: str, best: int | None) -> None:
+    def _write(self, step: int, state: str, best: int | None, pieces: dict[str, Piece]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             target, fresh = self.folder / f"step_{step:08d}", self.folder / f".new-step_{step:08d}"
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
+            if self.writers == 1:
+                shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(exist_ok=True)  # several writers: whoever comes first; what a killed run left is gone since the start
             try:
-                written = {f"{part}.safetensors": write_tensors(fresh / f"{part}.safetensors", named) for part, named in self._aside.items()}
+                suffix = f".{self.rank:05d}-of-{self.writers:05d}" if self.writers > 1 else ""
+                written = {name: write_tensors(fresh / name, named, pieces) for part, named in self._aside.items() for name in [f"{part}{suffix}.safetensors"]}
+                if self.rank:
+                    write_text(fresh / f"{DONE}{self.rank}.part", json.dumps(written))
+                    (fresh / f"{DONE}{self.rank}.part").rename(fresh / f"{DONE}{self.rank}")
+                    return
+                written |= self._others(fresh)
                 written[STATE] = write_text(fresh / STATE, state)
                 files = {name: {"size": size, "sha256": sha256} for name, (size, sha256) in written.items()}
                 write_text(fresh / MARKER, json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
@@ -203,12 +248,31 @@ class Checkpointer:
                     discard(target)
                 fresh.rename(target)
                 sync_folder(self.folder)
-            except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
+            except BaseException as error:
+                if self.rank:
+                    (fresh / f"{FAILED}{self.rank}").write_text(str(error), encoding="utf-8")
+                else:
+                    shutil.rmtree(fresh, ignore_errors=True)
                 raise
             self._retire(best)
         except Exception as error:  # noqa: BLE001 - handed to the training thread, which raises it
             self._error = error
+
+    def _others(self, fresh: Path) -> dict[str, tuple[int, str]]:
+        """Wait for the other writers' files. They meet in the file system: a collective here would get between those of the training."""
+        written: dict[str, tuple[int, str]] = {}
+        deadline = time.monotonic() + self.timeout
+        for rank in range(1, self.writers):
+            done, failed = fresh / f"{DONE}{rank}", fresh / f"{FAILED}{rank}"
+            while not done.exists():
+                if failed.exists():
+                    raise OSError(f"rank {rank}: {failed.read_text(encoding='utf-8')}")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"rank {rank} has not written its part within {self.timeout:.0f} s")
+                time.sleep(0.01)
+            written |= {name: (size, sha256) for name, (size, sha256) in json.loads(done.read_text()).items()}
+            done.unlink()
+        return written
 
     def _retire(self, best: int | None) -> None:
         folders = step_folders(self.folder)

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from zoo.parallel.sharding import local_state
+
 
 class Ema:
-    """Averages of a model's floating-point parameters and buffers; other buffers are the model's own.
+    """Averages of a model's floating-point parameters and buffers, as far as they are in this process; other buffers are the model's own.
 
     The decay rises as (1 + step) / (10 + step) up to its final value, so that short runs are not dominated by the initial weights.
 
@@ -19,7 +21,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.live = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+        self.live = {name: tensor for name, tensor in local_state(model).items() if tensor.is_floating_point()}
         self.average = {name: tensor.clone() for name, tensor in self.live.items()}
         self._live, self._average = list(self.live.values()), list(self.average.values())
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from zoo.errors import ConfigError
 from zoo.hub.bundle import open_bundle, write_bundle
 from zoo.inference.inputs import example
 from zoo.model import Model
-from zoo.parallel.collectives import Group, current_group
+from zoo.parallel.collectives import everyone
 from zoo.parallel.device import choose_device, limit_threads
 from zoo.parallel.launch import joined_group, local_place
+from zoo.parallel.layout import degrees
+from zoo.parallel.mesh import Mesh, make_mesh
+from zoo.parallel.parallelize import place
 from zoo.parallel.seeding import seed_everything
+from zoo.parallel.sharding import whole_state
 from zoo.settings import Mode
 from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint, step_folders
 from zoo.training.environment import environment, write_environment
@@ -52,7 +57,14 @@ def run_job(config: RunConfig, run_dir: Path) -> dict[str, Any]:
     limit_threads(config.parallel.threads, local_size)
     device = choose_device(config.trainer.device, local_rank)
     with joined_group(device, config.parallel.timeout):
-        return Job(config, run_dir, current_group(), device).run()
+        mesh = make_mesh(degrees(config.parallel, everyone().size), device)
+        return Job(config, run_dir, mesh, device).run()
+
+
+def taken(data: OpenData, model: Model) -> OpenData:
+    """The data without what the model does not take, which so decides no row."""
+    head: Any = model.head
+    return data.only(model.inputs, {head.target.name})
 
 
 class Job:
@@ -61,12 +73,12 @@ class Job:
     Args:
         config: checked.
         run_dir: of the run.
-        group: the ranks.
+        mesh: the ranks.
         device: of this one.
     """
 
-    def __init__(self, config: RunConfig, run_dir: Path, group: Group, device: torch.device) -> None:
-        self.config, self.run_dir, self.group, self.device = config, run_dir, group, device
+    def __init__(self, config: RunConfig, run_dir: Path, mesh: Mesh, device: torch.device) -> None:
+        self.config, self.run_dir, self.mesh, self.group, self.device = config, run_dir, mesh, mesh.world, device
         self.log: RunLog | None = None
         self.loaders: list[Loader] = []
         self.interruption = Interruption()
@@ -79,21 +91,23 @@ class Job:
     def _run(self) -> dict[str, Any]:
         begun = time.perf_counter()
         config, settings = self.config, self.config.trainer
-        checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last)
+        writers = {"rank": self.group.rank, "writers": self.group.size} if self.mesh.degrees.sharded else {}
+        checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last, timeout=config.parallel.timeout, **writers)
         checkpoint = self._checkpoint(checkpointer)
         data = build_dataset(config).open()
         check_opened(config, data.spec)
         self._keep_data(data, begun_before=checkpoint is not None)
+        with torch.device("meta"):
+            data = taken(data, build_model(config, data.spec, fetch=False))
         seed_everything(config.run.seed)
-        model = build_model(config, data.spec, fetch=checkpoint is None)
-        head: Any = model.head
-        data = data.only(model.inputs, {head.target.name})  # what the model does not take decides no row
-        if checkpoint is None and config.run.init is not None:
-            report = init_weights(model, config.run.init, config.run.init_skip, Processor.of(data))
-            self.say(str(report))
-            if self.group.main:
-                report.save(self.run_dir / "init.json")
-        model.to(self.device)
+        model = place(
+            partial(self._model, data, begun_before=checkpoint is not None),
+            partial(build_model, config, data.spec, fetch=False),
+            self.mesh,
+            self.device,
+            settings,
+            config.parallel,
+        )
         train = self._loader(data, "train", training=True)
         horizon = horizon_of(settings, train.steps_per_epoch)
         evaluators = {split: self._evaluator(data, split) for split in ("validation", "test") if split in data.splits}
@@ -117,7 +131,7 @@ class Job:
                 evaluator=validation,
                 settings=settings,
                 seed=config.run.seed,
-                group=self.group,
+                mesh=self.mesh,
                 device=self.device,
                 monitor=self._monitor(model) if validation is not None else None,
                 log=self.log,
@@ -166,7 +180,17 @@ class Job:
             if found is None and (messages or self.config.run.resume):
                 self.say("there is no complete checkpoint: the run begins anew")
         folder = self.group.share(str(found.folder) if found else None)
-        return found or (open_checkpoint(Path(folder)) if folder else None)
+        return found or (open_checkpoint(Path(folder), verify=False) if folder else None)  # rank 0 has read every byte
+
+    def _model(self, data: OpenData, *, begun_before: bool) -> Model:
+        """The whole model with the weights that a new run begins with."""
+        model = build_model(self.config, data.spec, fetch=not begun_before)
+        if not begun_before and self.config.run.init is not None:
+            report = init_weights(model, self.config.run.init, self.config.run.init_skip, Processor.of(data))
+            self.say(str(report))
+            if self.group.main:
+                report.save(self.run_dir / "init.json")
+        return model
 
     def _keep_data(self, data: OpenData, *, begun_before: bool) -> None:
         """What the data is, on disk before the first step; a run that goes on must find it the same."""
@@ -190,8 +214,8 @@ class Job:
             settings=settings,
             augment=build_augment(self.config) if training else {},
             seed=self.config.run.seed,
-            rank=self.group.rank,
-            world=self.group.size,
+            rank=self.mesh.data.rank,
+            world=self.mesh.data.size,
             micro_batches=parts,
             training=training,
             batch_size=batch_size,
@@ -201,7 +225,7 @@ class Job:
 
     def _evaluator(self, data: OpenData, split: str) -> Evaluator:
         return Evaluator(
-            loader=self._loader(data, split, training=False), split=split, group=self.group, device=self.device, precision=self.config.trainer.precision
+            loader=self._loader(data, split, training=False), split=split, group=self.mesh.data, device=self.device, precision=self.config.trainer.precision
         )
 
     def _monitor(self, model: Model) -> Monitor:
@@ -229,7 +253,7 @@ class Job:
         best = trainer.progress.best
         if best is not None and best.step != trainer.progress.step:
             folder = step_folders(self.run_dir / "checkpoints")[best.step]
-            trainer.load_weights(open_checkpoint(folder))
+            trainer.load_weights(open_checkpoint(folder, verify=self.group.main))
         metrics: dict[str, float] = {}
         tables: dict[str, Any] = {}
         for split, evaluator in evaluators.items():
@@ -239,7 +263,7 @@ class Job:
         if self.log is not None and any(name.startswith("test/") for name in metrics):
             self.log.row(trainer.progress.step, {name: value for name, value in metrics.items() if name.startswith("test/")})
         with trainer.step.ema.applied() if trainer.step.ema is not None else nullcontext():
-            state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            state = whole_state(model)
         return metrics, tables, state
 
     def _publish(self, data: OpenData, model: Model, metrics: dict[str, float], tables: dict[str, Any], state: dict[str, torch.Tensor]) -> None:

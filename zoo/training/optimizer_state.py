@@ -13,18 +13,23 @@ from torch import Tensor, nn
 
 from zoo.errors import CheckpointError
 
+
+def parameter_names(model: nn.Module) -> dict[int, str]:
+    """Names of a model's parameters by their ``id``."""
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
 Plain = int | float | bool | str | None
 
 
 class OptimizerState:
     """Args:
     optimizer: as it was built, before its first step.
-    model: has the parameters' names.
+    names: of its parameters, by ``id``.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-        self.optimizer = optimizer
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+    def __init__(self, optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> None:
+        self.optimizer, self.names = optimizer, names
         self.initial = [self._options(entry) for entry in optimizer.param_groups]
 
     def collect(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.optim.schedules import Schedule
-from zoo.parallel.collectives import Group
 from zoo.parallel.gradients import Gradients
+from zoo.parallel.mesh import Mesh
+from zoo.parallel.parallelize import sharded
 from zoo.parallel.seeding import StepSeeds
+from zoo.parallel.sharding import Piece, localise, pieces
 from zoo.random import SampleRandom, sample_randomness
 from zoo.settings import Precision, TrainerSettings
 from zoo.structs import Batch
 from zoo.training.ema import Ema
 from zoo.training.guard import NonFiniteError, explain
+from zoo.training.optimizer_state import parameter_names
 
 
 class TrainStep:
@@ -35,21 +37,22 @@ class TrainStep:
         schedule: multiplier of the learning rate by step.
         settings: clipping, precision, EMA.
         seed: the run's.
-        group: the ranks.
+        mesh: the ranks.
         device: where the model is.
     """
 
     def __init__(
-        self, *, model: Model, optimizer: torch.optim.Optimizer, schedule: Schedule, settings: TrainerSettings, seed: int, group: Group, device: torch.device
+        self, *, model: Model, optimizer: torch.optim.Optimizer, schedule: Schedule, settings: TrainerSettings, seed: int, mesh: Mesh, device: torch.device
     ) -> None:
-        self.model, self.optimizer, self.schedule, self.seed, self.group, self.device = model, optimizer, schedule, seed, group, device
+        self.model, self.optimizer, self.schedule, self.seed, self.mesh, self.device = model, optimizer, schedule, seed, mesh, device
         self.head: Any = model.head
         self.clip_norm = settings.clip_norm
         self.ema = Ema(model, settings.ema) if settings.ema is not None else None
-        self.gradients = Gradients([parameter for entry in optimizer.param_groups for parameter in entry["params"]], group)
+        self.names, self.pieces, self.gradients = self._share(optimizer)
+        self.fsdp: Any = model if sharded(model) else None
         self.rates = [(entry, float(entry["lr"])) for entry in optimizer.param_groups]
         self.autocast: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if settings.precision is Precision.BF16 else nullcontext()
-        self.reseed = StepSeeds(seed, group.rank, device)
+        self.reseed = StepSeeds(seed, mesh.data.rank, device)
         self.on_cpu = device.type == "cpu"
         self.counting = torch.float32 if device.type == "mps" else torch.float64
         self.describe: Callable[[int], str] = str
@@ -57,17 +60,29 @@ class TrainStep:
         self.terms: dict[str, float] = {}
         self.norm = 0.0
 
+    def _share(self, optimizer: torch.optim.Optimizer) -> tuple[dict[int, str], dict[str, Piece], Gradients]:
+        """Names of what the optimizer updates by ``id``, this process's pieces by name, and the gradients."""
+        known = parameter_names(self.model)
+        held = pieces(self.model, self.mesh.grid)
+        owners = localise(optimizer) if held else {}
+        updated = [parameter for entry in optimizer.param_groups for parameter in entry["params"]]
+        names = {id(parameter): known[id(owners.get(id(parameter), parameter))] for parameter in updated}
+        parts = {key: held[name] for key, name in names.items() if name in held}
+        return names, held, Gradients(updated, self.mesh, owners=owners, pieces=parts, summed=sharded(self.model))
+
     def counts(self, parts: list[Batch], stop: bool) -> tuple[dict[str, float], bool]:
         """What each loss term of this global batch is divided by, and whether any rank wants to stop: one small collective."""
         counts = self.head.count(parts[0].targets, parts[0].valid)
         for part in parts[1:]:
             more = self.head.count(part.targets, part.valid)
             counts = {name: count + more[name] for name, count in counts.items()}
-        if self.group.size == 1:
+        world = self.mesh.world
+        if world.size == 1:
             return {name: count.item() for name, count in counts.items()}, stop
         flat = torch.stack([*(count.to(self.counting) for count in counts.values()), torch.full((), float(stop), dtype=self.counting, device=self.device)])
-        *totals, stopping = self.group.sum(flat).tolist()
-        return dict(zip(counts, totals, strict=True)), stopping > 0
+        *totals, stopping = world.sum(flat).tolist()
+        copies = self.mesh.degrees.tensor  # processes that see the same rows have counted them as often
+        return {name: total / copies for name, total in zip(counts, totals, strict=True)}, stopping > 0
 
     def backward(self, part: Batch, place: int, step: int, counts: dict[str, float]) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch; the sums of its loss terms.
@@ -91,12 +106,16 @@ class TrainStep:
             NonFiniteError: on every rank, before anything is updated, when a loss or the gradient of any rank is not finite.
         """
         self.gradients.clear()
+        if self.fsdp is not None:
+            self.fsdp.set_requires_gradient_sync(len(parts) == 1)
         sums = self.backward(parts[0], 0, step, counts)
         for place, part in enumerate(parts[1:], 1):
+            if self.fsdp is not None:
+                self.fsdp.set_requires_gradient_sync(place == len(parts) - 1)
             more = self.backward(part, place, step, counts)
             sums = {name: value + more[name] for name, value in sums.items()}
         gradients, totals = self.gradients.collect(list(sums.values()))
-        norm = total_norm(gradients)
+        norm = self.gradients.norm(gradients)
         if self.on_cpu:
             self.norm = norm.item()
             values = [total.item() for total in totals]
@@ -123,27 +142,14 @@ class TrainStep:
             return {name: value.item() for name, value in self.backward(part, place, step, counts).items()}
 
         terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
-        reason = explain(parts, self.describe, backward, self.model)
+        if self.mesh.degrees.sharded:  # running samples again would need every process at the same time
+            reason = f"samples {[sample for part in parts for sample in part.ids.tolist()]}"
+        else:
+            reason = explain(parts, self.describe, backward, self.model)
         raise NonFiniteError(
             f"step {step + 1}: the loss or the gradient is not finite (loss {terms}, gradient norm {self.norm:g}); nothing was updated\n"
-            f"  rank {self.group.rank}: {reason}\n"
+            f"  rank {self.mesh.world.rank}: {reason}\n"
             "  way out 1: a lower rate or a longer warm-up: optimizer.lr, schedule.warmup_steps\n"
             "  way out 2: trainer.precision=fp32, if it was bf16\n"
             "  way out 3: look at the samples named above"
         )
-
-
-def total_norm(gradients: list[Tensor]) -> Tensor:
-    """Euclidean norm over all gradients; ``torch.nn.utils.get_total_norm`` without its sorting by device and type, which takes longer than the norm."""
-    if not gradients:
-        raise ConfigError(
-            "model",
-            "no parameter has a gradient: the loss does not depend on any trainable parameter",
-            "in a component of your own: no detach() or torch.no_grad() between the parameters and the loss",
-            "parameters that are to be trained with requires_grad=True",
-        )
-    norms = torch._foreach_norm(gradients)
-    if any(norm.dtype != norms[0].dtype for norm in norms):
-        norms = tuple(norm.to(torch.float32) for norm in norms)
-    total: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
-    return total

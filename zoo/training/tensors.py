@@ -7,7 +7,7 @@ the training, so that this writer hands each tensor's memory to the file and to 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import CheckpointError, did_you_mean
+from zoo.parallel.sharding import Piece
 
 DTYPES = {
     torch.float64: "F64",
@@ -28,17 +29,25 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 CHUNK = 1 << 24
+PIECES = "zoo.pieces"
+"""Key of a file's header: name -> shape of the whole tensor, offset of the part."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], pieces: Mapping[str, Piece] | None = None) -> tuple[int, str]:
     """Write a safetensors file and force it to disk; its size and sha256.
 
     Args:
         path: of the new file.
         tensors: on the CPU, contiguous.
+        pieces: of the parameters that are parts of larger ones, by name; their places go to the file's header.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    places = {}
+    for name, tensor in tensors.items():
+        if (part := piece_for(name, tensor.shape, pieces or {})) is not None:
+            places[name] = {"whole": part.whole, "offset": part.offset}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | ({PIECES: json.dumps(places)} if places else {})}
     offset = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
@@ -77,6 +86,58 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def piece_for(name: str, shape: Sequence[int], pieces: Mapping[str, Piece]) -> Piece | None:
+    """Which part of a larger tensor this is: of a parameter, or of what an optimizer keeps for each of its elements (``parameter/entry``)."""
+    piece = pieces.get(name) or pieces.get(name.rpartition("/")[0])
+    return piece if piece is not None and tuple(shape) == piece.shape and len(shape) else None
+
+
+def read_pieces(files: Sequence[Path], pieces: Mapping[str, Piece]) -> dict[str, Tensor]:
+    """Tensors that lie in one file or, in parts, in several; as a whole, or as far as this process holds them.
+
+    Args:
+        files: of one checkpoint.
+        pieces: what is held here of the parameters that are sharded, by name.
+
+    Raises:
+        CheckpointError: where one of them is no such file.
+    """
+    if len(files) == 1 and not pieces:
+        return read_tensors(files[0])
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, Tensor] = {}
+    try:
+        for file in files:
+            with safe_open(file, framework="pt") as stored:
+                places = json.loads((stored.metadata() or {}).get(PIECES, "{}"))
+                for name in stored.keys():  # noqa: SIM118 - it is no mapping
+                    _add(found, name, stored.get_slice(name), places.get(name), pieces)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{files[0]} and {len(files) - 1} more: not readable as parts of one checkpoint ({error})") from error
+    return found
+
+
+def _add(found: dict[str, Tensor], name: str, stored: Any, place: Mapping[str, list[int]] | None, pieces: Mapping[str, Piece]) -> None:
+    """Put what a file holds of a tensor to what is there of it already, as far as it is wanted."""
+    shape = tuple(stored.get_shape())
+    whole, offset = (tuple(place["whole"]), tuple(place["offset"])) if place else (shape, (0,) * len(shape))
+    piece = pieces.get(name) or pieces.get(name.rpartition("/")[0])
+    piece = piece if piece is not None and piece.whole == whole else None
+    wanted, start = (piece.shape, piece.offset) if piece else (whole, (0,) * len(whole))
+    if not whole:
+        found[name] = stored[...]
+        return
+    first = [max(a, b) for a, b in zip(start, offset, strict=True)]
+    last = [min(a + size, b + length) for a, size, b, length in zip(start, wanted, offset, shape, strict=True)]
+    if name not in found:
+        found[name] = torch.empty(wanted, dtype=_DTYPES[stored.get_dtype()])
+    if all(low < high for low, high in zip(first, last, strict=True)):
+        inside = tuple(slice(low - base, high - base) for low, high, base in zip(first, last, offset, strict=True))
+        target = tuple(slice(low - base, high - base) for low, high, base in zip(first, last, start, strict=True))
+        found[name][target] = stored[inside]
 
 
 def load_strictly(into: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:

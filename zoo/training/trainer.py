@@ -10,12 +10,15 @@ from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from zoo.data.loader import Loader
 from zoo.errors import ConfigError
 from zoo.model import Model, mixes_batch
 from zoo.optim.schedules import Schedule
-from zoo.parallel.collectives import Group, broadcast_state
+from zoo.parallel.collectives import broadcast_state
+from zoo.parallel.mesh import Mesh
+from zoo.parallel.sharding import local_state
 from zoo.settings import BatchStatistics, TrainerSettings
 from zoo.specs import Horizon
 from zoo.structs import Batch
@@ -26,7 +29,7 @@ from zoo.training.optimizer_state import OptimizerState
 from zoo.training.signals import Interruption
 from zoo.training.state import Best, Ending, Monitor, Outcome, Progress
 from zoo.training.step import TrainStep
-from zoo.training.tensors import load_strictly
+from zoo.training.tensors import load_strictly, piece_for
 
 
 class Log(Protocol):
@@ -55,11 +58,11 @@ class Trainer:
         evaluator: of the validation split; None where there is none.
         settings: the config's trainer node.
         seed: the run's.
-        group: the ranks.
+        mesh: the ranks.
         device: where the model is.
         monitor: what decides which checkpoint is best; None without an evaluator.
         log: for rows; None on ranks other than the first.
-        checkpointer: None keeps no checkpoints. Every rank has one; only the first writes.
+        checkpointer: None keeps no checkpoints. Every rank has one; those write that hold what no other does.
         callbacks: by label, in order.
         interruption: notes signals; the job's own listens before and after training as well.
         tick: told the number of steps done after each one, for a progress display; has to cost next to nothing.
@@ -76,7 +79,7 @@ class Trainer:
         evaluator: Evaluator | None,
         settings: TrainerSettings,
         seed: int,
-        group: Group,
+        mesh: Mesh,
         device: torch.device,
         monitor: Monitor | None = None,
         log: Log | None = None,
@@ -85,20 +88,19 @@ class Trainer:
         interruption: Interruption | None = None,
         tick: Callable[[int], None] | None = None,
     ) -> None:
-        refuse_mixed_batches(model, settings, group)
+        refuse_mixed_batches(model, settings, mesh)
         self.model, self.train, self.evaluator, self.settings, self.horizon = model, train, evaluator, settings, horizon
-        self.group, self.device, self.log, self.checkpointer, self.monitor = group, device, log, checkpointer, monitor
+        self.mesh, self.group, self.device, self.log, self.checkpointer, self.monitor = mesh, mesh.world, device, log, checkpointer, monitor
         self.callbacks, self.tick = dict(callbacks or {}), tick
-        broadcast_state(list(model.state_dict().values()), group)
-        self.step = TrainStep(model=model, optimizer=optimizer, schedule=schedule, settings=settings, seed=seed, group=group, device=device)
+        if not mesh.degrees.sharded:
+            broadcast_state(list(model.state_dict().values()), mesh.world)
+        self.step = TrainStep(model=model, optimizer=optimizer, schedule=schedule, settings=settings, seed=seed, mesh=mesh, device=device)
         self.step.describe = train.describe
-        self.optimizer_state = OptimizerState(optimizer, model)
+        self.optimizer_state = OptimizerState(optimizer, self.step.names)
         self.progress = Progress()
         self.interruption = interruption or Interruption()
         self._saved_step = -1
         self._last_row = (time.perf_counter(), 0)
-        if settings.compile:
-            model.compile()
 
     # --- the loop -------------------------------------------------------------------------------------------------------------
 
@@ -232,8 +234,8 @@ class Trainer:
         Averaging them here would change what comes after, and a resumed run would differ from an uninterrupted one.
         """
         if self.group.size > 1:
-            own = {id(parameter) for parameter in self.model.parameters()}
-            buffers = {name: tensor for name, tensor in self.model.state_dict(keep_vars=True).items() if id(tensor) not in own}
+            kept = self.model.state_dict(keep_vars=True)
+            buffers = {name: buffer for name, buffer in self.model.named_buffers() if name in kept}
             averages = [self.step.ema.average[name] for name in buffers if name in self.step.ema.average] if self.step.ema is not None else []
             broadcast_state([*buffers.values(), *averages], self.group)
 
@@ -245,11 +247,12 @@ class Trainer:
             return
         self._agree_on_buffers()
         self._saved_step = self.progress.step
-        if self.group.main:
+        if self.group.main or self.mesh.degrees.sharded:
             optimizer_tensors, optimizer_rest = self.optimizer_state.collect()
-            tensors = {"model": dict(self.model.state_dict()), "optimizer": optimizer_tensors}
+            tensors = {"model": local_state(self.model), "optimizer": optimizer_tensors}
             if self.step.ema is not None:
                 tensors["ema"] = self.step.ema.state_dict()
+            tensors = {part: self._written_here(named) for part, named in tensors.items()}
             state = {
                 "progress": self.progress.to_dict(),
                 "optimizer": optimizer_rest,
@@ -257,14 +260,23 @@ class Trainer:
                 "log": self.log.state_dict() if self.log is not None else {},
             }
             best = self.progress.best
-            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None)
+            self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None, pieces=self.step.pieces)
         for callback in self.callbacks.values():
             callback.saved(self.progress)
+
+    def _written_here(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of what several processes hold, each tensor or part once."""
+        if not self.mesh.degrees.sharded:
+            return named
+        found = {name: piece_for(name, tensor.shape, self.step.pieces) for name, tensor in named.items()}
+        return {
+            name: tensor for name, tensor in named.items() if ((piece := found[name]) is None and self.group.main) or (piece and piece.owner and tensor.numel())
+        }
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: the next step is the one that an uninterrupted run would have made."""
         self.load_weights(checkpoint)
-        self.optimizer_state.restore(checkpoint.tensors("optimizer"), checkpoint.state["optimizer"], str(checkpoint.folder))
+        self.optimizer_state.restore(checkpoint.tensors("optimizer", self.step.pieces), checkpoint.state["optimizer"], str(checkpoint.folder))
         self.progress = Progress.from_dict(checkpoint.state["progress"])
         self._saved_step = self.progress.step
         for label, callback in self.callbacks.items():
@@ -273,16 +285,16 @@ class Trainer:
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """The model's and the averaged ones; an average that begins only now begins from the model's."""
-        weights = checkpoint.tensors("model")
-        load_strictly(self.model.state_dict(), weights, f"{checkpoint.folder}/model.safetensors")
+        weights = checkpoint.tensors("model", self.step.pieces)
+        load_strictly(local_state(self.model), weights, f"{checkpoint.folder}/model.safetensors")
         if self.step.ema is not None:
-            averages = checkpoint.tensors("ema") if checkpoint.has("ema") else {name: weights[name] for name in self.step.ema.average}
+            averages = checkpoint.tensors("ema", self.step.pieces) if checkpoint.has("ema") else {name: weights[name] for name in self.step.ema.average}
             load_strictly(self.step.ema.state_dict(), averages, f"{checkpoint.folder}/ema.safetensors")
 
 
-def refuse_mixed_batches(model: Model, settings: TrainerSettings, group: Group) -> None:
+def refuse_mixed_batches(model: Model, settings: TrainerSettings, mesh: Mesh) -> None:
     """Batch norm sees only its own part of a split batch: other numbers than with the whole one."""
-    parts = group.size * settings.accumulate
+    parts = mesh.degrees.data * settings.accumulate
     if parts > 1 and settings.batch_statistics is not BatchStatistics.LOCAL and (layers := mixes_batch(model)):
         raise ConfigError(
             "trainer.batch_statistics",

@@ -10,7 +10,7 @@ from torch import nn
 from zoo.errors import CheckpointError
 from zoo.optim.groups import ParameterGroups
 from zoo.registry import OPTIMIZERS
-from zoo.training.optimizer_state import OptimizerState
+from zoo.training.optimizer_state import OptimizerState, parameter_names
 
 TIMM = ["lamb", "lion", "adopt", "nadamw", "adafactor", "laprop", "madgrad", "muon", "sgdw", "radam", "lars", "mars", "adan", "adabelief"]
 CASES: list[dict[str, Any]] = [{"name": name} for name in ("sgd", "adam", "adamw", "rmsprop", "adagrad")] + [
@@ -36,7 +36,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> Non
 def test_state_survives_json_and_tensors(node: dict[str, Any]) -> None:
     """R4: three steps, a checkpoint, three more: bit-equal to six."""
     model, optimizer = build(node)
-    state = OptimizerState(optimizer, model)
+    state = OptimizerState(optimizer, parameter_names(model))
     for number in range(3):
         step(model, optimizer, number)
     tensors, rest = state.collect()
@@ -48,7 +48,7 @@ def test_state_survives_json_and_tensors(node: dict[str, Any]) -> None:
 
     other, fresh = build(node, seed=1)
     other.load_state_dict(weights)
-    OptimizerState(fresh, other).restore(saved, rest, "here")
+    OptimizerState(fresh, parameter_names(other)).restore(saved, rest, "here")
     for number in range(3, 6):
         step(other, fresh, number)
     for name, tensor in model.state_dict().items():
@@ -84,26 +84,26 @@ def test_torch_has_the_same_numbers() -> None:
 def test_new_options_count_after_a_restore_and_the_optimizers_own_changes_stay() -> None:
     model, optimizer = build({"name": "adamw"})
     step(model, optimizer, 0)
-    tensors, rest = OptimizerState(optimizer, model).collect()
+    tensors, rest = OptimizerState(optimizer, parameter_names(model)).collect()
     rest["groups"][0]["options"]["progress"], rest["groups"][0]["initial"]["progress"] = 5, 0  # what an optimizer counts in its group
     torch.manual_seed(0)
     fresh = OPTIMIZERS.build(
         OPTIMIZERS.check_node({"name": "adamw", "betas": [0.5, 0.9], "weight_decay": 0.1}, "optimizer"), "optimizer", groups=ParameterGroups(model)
     )
-    OptimizerState(fresh, model).restore(tensors, rest, "here")
+    OptimizerState(fresh, parameter_names(model)).restore(tensors, rest, "here")
     assert list(fresh.param_groups[0]["betas"]) == [0.5, 0.9]
     assert fresh.param_groups[0]["progress"] == 5
 
 
 def test_another_optimizer_or_other_parameters_are_refused() -> None:
     model, optimizer = build({"name": "adamw"})
-    tensors, rest = OptimizerState(optimizer, model).collect()
+    tensors, rest = OptimizerState(optimizer, parameter_names(model)).collect()
     other, sgd = build({"name": "sgd"})
     with pytest.raises(CheckpointError, match=r"optimizer is AdamW, the run's is SGD"):
-        OptimizerState(sgd, other).restore(tensors, rest, "here")
+        OptimizerState(sgd, parameter_names(other)).restore(tensors, rest, "here")
     rest["groups"][0]["parameters"] = ["renamed"]
     with pytest.raises(CheckpointError, match=r"only in the checkpoint: \['renamed'\]"):
-        OptimizerState(optimizer, model).restore(tensors, rest, "here")
+        OptimizerState(optimizer, parameter_names(model)).restore(tensors, rest, "here")
 
 
 def test_unknown_timm_optimizers_and_options_say_what_there_is() -> None:

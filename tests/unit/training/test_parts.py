@@ -12,6 +12,8 @@ from torch import nn
 from tests.tiny import make_model, make_trainer
 from zoo.errors import CheckpointError, ConfigError
 from zoo.parallel.collectives import Group
+from zoo.parallel.gradients import total_norm
+from zoo.parallel.mesh import Mesh, replicated
 from zoo.settings import BatchStatistics, Mode, TrainerSettings
 from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoint import newest_checkpoint
@@ -19,7 +21,6 @@ from zoo.training.ema import Ema
 from zoo.training.guard import NonFiniteError
 from zoo.training.init import init_weights
 from zoo.training.state import Ending, Monitor, Progress
-from zoo.training.step import total_norm
 from zoo.training.trainer import horizon_of, refuse_mixed_batches
 
 
@@ -94,11 +95,11 @@ def test_batch_norm_is_refused_where_the_batch_is_split() -> None:
     model = make_model()
     model.encoder.norm = nn.Sequential(nn.BatchNorm1d(8))
     model.train()
-    refuse_mixed_batches(model, TrainerSettings(), Group())
-    refuse_mixed_batches(model, TrainerSettings(accumulate=2, batch_statistics=BatchStatistics.LOCAL), Group())
-    for settings, group in ((TrainerSettings(accumulate=2), Group()), (TrainerSettings(), Group(0, 2))):
+    refuse_mixed_batches(model, TrainerSettings(), Mesh())
+    refuse_mixed_batches(model, TrainerSettings(accumulate=2, batch_statistics=BatchStatistics.LOCAL), Mesh())
+    for settings, mesh in ((TrainerSettings(accumulate=2), Mesh()), (TrainerSettings(), replicated(Group(0, 2)))):
         with pytest.raises(ConfigError, match=r"encoder.norm.0.*split into 2 parts"):
-            refuse_mixed_batches(model, settings, group)
+            refuse_mixed_batches(model, settings, mesh)
 
 
 def test_the_last_steps_are_logged_without_a_validation_split() -> None:
