@@ -125,6 +125,14 @@ class Loader:
             self._epoch, self._batch = (epoch, batch + 1) if batch < last else (epoch + 1, 0)
             yield parts
 
+    def longest(self, count: int) -> Batch:
+        """The samples with the most positions, at most ``count``, as one batch: what memory has to be enough for."""
+        lengths = self._store.lengths()
+        total = sum(lengths.values()) if lengths else torch.zeros(self.size)
+        assert isinstance(total, torch.Tensor)
+        rows = total.argsort(descending=True, stable=True)[:count]
+        return self._maker.part(rows, rows[:1], epoch=0)
+
     def _parts(self, epoch: int) -> Iterator[list[Batch]]:
         plan = [(epoch, batch) for batch in range(self._batch, self.steps_per_epoch)]
         if self.settings.workers == 0:
@@ -188,14 +196,14 @@ class BatchMaker(TorchDataset[list[Batch]]):
         costs = None if self._costs is None else self._costs[rows]
         parts = split_evenly(costs, len(rows), world * micro_batches, packed=self._packs)
         first = rank * micro_batches
-        return [self._part(rows[part], rows[:1], epoch) for part in parts[first : first + micro_batches]]
+        return [self.part(rows[part], rows[:1], epoch) for part in parts[first : first + micro_batches]]
 
     def _plan(self, epoch: int) -> Plan:
         if self._known is None or self._known[0] != epoch:
             self._known = epoch, self._planner.plan(epoch)
         return self._known[1]
 
-    def _part(self, rows: torch.Tensor, spare: torch.Tensor, epoch: int) -> Batch:
+    def part(self, rows: torch.Tensor, spare: torch.Tensor, epoch: int) -> Batch:
         """A part without rows gets one that counts for nothing, since every process has to take the step."""
         part = self._store.fetch(rows if len(rows) else spare)
         if not len(rows):
