@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of each in a round")
     parser.add_argument("--tokens", type=int, default=2048, help="useful tokens of a step, about")
     parser.add_argument("--precision", type=Precision, default=Precision.FP32, choices=list(Precision))
+    parser.add_argument("--sentences", type=int, help="of the corpus, evenly spread; all of them without it")
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time of this process, for a machine that others use")
@@ -150,6 +151,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     now = time.process_time if options.clock == "cpu" else time.perf_counter
     samples = sentences(options.folder)
+    samples = samples[:: max(1, len(samples) // options.sentences)] if options.sentences else samples
     lengths = torch.tensor([len(ids) for ids, _ in samples]).double()
     genres = ClassCodec(name="genre", labels=sorted({genre for _, genre in samples}))
     data = OpenData(inputs={"text": Identifiers()}, targets={"genre": genres}, splits={"train": Corpus(samples)})
