@@ -61,6 +61,7 @@ def check(config: RunConfig) -> Report:
     import torch
 
     from zoo.build import build_dataset, build_model
+    from zoo.data.check import check_batches
     from zoo.layers.lora import add_lora
 
     check_device(config)
@@ -69,6 +70,7 @@ def check(config: RunConfig) -> Report:
     with torch.device("meta"):
         model = build_model(config, spec)
     check_augment(config, spec)
+    check_batches(config, model, spec)
     check_init_skip(config, model)
     check_init_weights(config)
     add_lora(model, config.lora)

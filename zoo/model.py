@@ -21,6 +21,9 @@ class Encoder(Protocol):
 
     ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing, sharding and layer-wise decay of the learning rate.
     ``no_decay`` names parameters of its own that weight decay leaves alone (``zoo.optim.groups``).
+
+    An encoder with ``packs = True`` takes ``packing: Packing | None = None`` after the mask: all items end to end in one row. It gives the same
+    features for each item, by item (``Packing.unpack``).
     """
 
     output_spec: FeatureSpec
@@ -106,8 +109,7 @@ class Model(nn.Module):
         """What the encoder makes of a batch's inputs."""
         if self.by_name:
             return self.encoder({name: inputs[name] for name in self.inputs})  # type: ignore[no-any-return]
-        values = inputs[self.inputs[0]]
-        return self.encoder(values.values, values.mask)  # type: ignore[no-any-return]
+        return encode_input(self.encoder, inputs[self.inputs[0]])
 
     @property
     def input(self) -> str:
@@ -125,6 +127,14 @@ class Model(nn.Module):
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def encode_input(encoder: nn.Module, values: Values) -> Features:
+    """One input through an encoder of one input; packed ones only through those that say that they can."""
+    if values.packing is None:
+        return encoder(values.values, values.mask)  # type: ignore[no-any-return]
+    assert getattr(encoder, "packs", False), f"{type(encoder).__name__} does not pack; zoo.checks refuses it"
+    return encoder(values.values, values.mask, values.packing)  # type: ignore[no-any-return]
 
 
 def mixes_batch(model: nn.Module) -> list[str]:

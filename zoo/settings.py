@@ -22,6 +22,11 @@ class Order(StrEnum):
     SEQUENTIAL = "sequential"
 
 
+class BatchPacking(StrEnum):
+    NONE = "none"
+    FLAT = "flat"
+
+
 class Cache(StrEnum):
     AUTO = "auto"
     MEMORY = "memory"
@@ -68,14 +73,22 @@ class LoaderSettings:
 
     Args:
         batch_size: samples of one optimizer step, over all processes and accumulated micro-batches; the numbers do not depend on how it is split.
-        eval_batch_size: samples of one evaluation batch over all processes; null takes twice batch_size.
+        batch_tokens: tokens of one such batch at most, padding included, for texts and histories; batch_size still limits its samples. null: no limit.
+        batch_seconds: seconds of sound of one such batch at most, padding included; batch_size still limits its samples. null: no limit.
+        batch_pixels: pixels of one such batch at most; batch_size still limits its images. null: no limit.
+        packing: none, where each sample is a row that is filled up to the longest; or flat, end to end in one row without padding, each attending to itself.
+        eval_batch_size: samples of one evaluation batch over all processes; null takes twice batch_size. Budgets count twice there too.
         workers: loader processes of each training process; 0 reads in the training process. Batches are the same for any count.
-        order: shuffle; buckets (batches of similar length, shuffled); or sequential.
+        order: shuffle; buckets (batches of similar length in every input, shuffled); or sequential.
         cache: keep encoded samples in memory; auto does so under 2 GiB.
         max_bad_samples: samples that may fail to decode before the run stops with the list of them; of each process, if not in memory.
     """
 
     batch_size: int = 64
+    batch_tokens: int | None = None
+    batch_seconds: float | None = None
+    batch_pixels: int | None = None
+    packing: BatchPacking = BatchPacking.NONE
     eval_batch_size: int | None = None
     workers: int = 0
     order: Order = Order.SHUFFLE
@@ -84,9 +97,17 @@ class LoaderSettings:
 
     def check(self) -> None:
         at_least("data.batch_size", self.batch_size, 1)
+        at_least("data.batch_tokens", self.batch_tokens, 1)
+        at_least("data.batch_pixels", self.batch_pixels, 1)
+        if self.batch_seconds is not None and not self.batch_seconds > 0:
+            raise ConfigError("data.batch_seconds", f"{self.batch_seconds} seconds hold nothing", "a number above 0", "data.batch_seconds=null for no limit")
         at_least("data.eval_batch_size", self.eval_batch_size, 1)
         at_least("data.workers", self.workers, 0)
         at_least("data.max_bad_samples", self.max_bad_samples, 0)
+
+    @property
+    def packs(self) -> bool:
+        return self.packing is not BatchPacking.NONE
 
 
 @dataclass(frozen=True, kw_only=True)

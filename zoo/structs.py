@@ -1,6 +1,6 @@
 """What flows at run time: Batch -> Features -> Prediction -> LossTerm.
 
-Letters: B items, N positions, D width.
+Letters: B items, N positions, D width, T positions of all items together.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,22 +14,63 @@ Targets = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the items of a packed input stand: end to end in one row, the longest first, without any padding.
+
+    Attention stays within an item and positions restart with it, so that every item is what it is alone. Targets, ids and features stay by item:
+    an encoder that packs (``packs = True``) computes on the row and gives its features back by ``unpack``.
+
+    Args:
+        segments: T int64, the item that a position of the row belongs to.
+        positions: T int64, its place within the item.
+        places: B N int64, the place in the row of each position of each item; 0 for what is padding there.
+        mask: B N, True where real.
+        items: B int64, the items in the order of the row.
+        starts: B + 1 int32, where each item of the row starts, and T.
+        runs: (items, length) of neighbours of one length, in the order of the row.
+    """
+
+    segments: Tensor
+    positions: Tensor
+    places: Tensor
+    mask: Tensor
+    items: Tensor
+    starts: Tensor
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def longest(self) -> int:
+        return self.places.shape[1]
+
+    def unpack(self, row: Tensor) -> Tensor:
+        """1 T ... -> B N ..., zero where padding is."""
+        items: Tensor = row[0].index_select(0, self.places.flatten()).unflatten(0, (-1, self.longest))
+        return items.masked_fill(~self.mask.view(*self.mask.shape, *[1] * (items.dim() - 2)), 0)
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Packing":
+        segments, positions, places, mask, items, starts = map(change, (self.segments, self.positions, self.places, self.mask, self.items, self.starts))
+        return Packing(segments, positions, places, mask, items, starts, self.runs)
+
+
+@dataclass(frozen=True, slots=True)
 class Values:
     """One input of a batch.
 
     Args:
-        values: one tensor, or several by name (tables); the first axis is B.
+        values: one tensor, or several by name (tables); the first axis is B. Packed: 1 T, or 1 ... T.
         mask: B N, True where real; None where every position is.
         present: B bool, False where the sample has no such input and its row is filler; None where every row has it.
+        packing: of the items in the one row of ``values``; None where each item is a row.
     """
 
     values: Tensor | dict[str, Tensor]
     mask: Tensor | None = None
     present: Tensor | None = None
+    packing: Packing | None = None
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Values":
         mask, present = (None if tensor is None else change(tensor) for tensor in (self.mask, self.present))
-        return Values(self._changed(change), mask, present)
+        return Values(self._changed(change), mask, present, None if self.packing is None else self.packing.apply(change))
 
     def blanked(self) -> "Values":
         """Absent rows as zeros, of one position where lengths vary: what they held takes part in nothing, not even as 0 x infinity."""
@@ -44,6 +85,13 @@ class Values:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "Tensor | dict[str, Tensor]":
         return {name: change(value) for name, value in self.values.items()} if isinstance(self.values, dict) else change(self.values)
+
+    def unpacked(self) -> "Values":
+        """The same with each item as a row, zeros as padding."""
+        if self.packing is None:
+            return self
+        assert isinstance(self.values, Tensor), "inputs of several tensors have one shape and are not packed"
+        return Values(self.packing.unpack(self.values.movedim(-1, 1)).movedim(1, -1), self.packing.mask)
 
 
 class BadSample(NamedTuple):
@@ -88,7 +136,8 @@ class Batch:
         return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, start: int, stop: int) -> "Batch":
-        return self.apply(lambda tensor: tensor[start:stop])
+        padded = replace(self, inputs={name: values.unpacked() for name, values in self.inputs.items()})
+        return padded.apply(lambda tensor: tensor[start:stop])
 
 
 @dataclass(frozen=True, slots=True)

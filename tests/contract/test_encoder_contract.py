@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.contract.cases import COMPOSITES, ENCODER_CASES, REFUSED_ENCODERS, EncoderCase, double, encoder_inputs, outputs, randomised
-from zoo.model import mixes_batch
+from zoo.data.packing import pack
+from zoo.model import encode_input, mixes_batch
 from zoo.optim.groups import ParameterGroups
 from zoo.presets import conf_dir
 from zoo.random import SampleRandom, sample_randomness
@@ -124,6 +125,38 @@ def test_padding_changes_nothing(case: EncoderCase) -> None:
             kept = int(padded.mask[place].sum())
             assert found.shape[1] == kept
             torch.testing.assert_close(found[0], padded.tokens[place, :kept], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", [case for case in PADDED if getattr(ENCODERS.load(case.name), "packs", False)], ids=str)
+def test_packing_changes_nothing(case: EncoderCase) -> None:
+    """R8: alone, padded and packed, with every dropout on: the same features, and the same gradients of every parameter."""
+    lengths = [5, 17, 1, 8, 17, 2]
+    encoder = randomised(case.build(**case.dropouts()).double().train())
+    batch = case.batch(6, lengths)
+    padded = double(batch.inputs[case.spec.name])
+    packed = pack(padded)
+    assert isinstance(packed.values, Tensor)
+    assert packed.packing is not None
+    assert packed.values.shape[-1] == sum(lengths)
+    weights = torch.randn(6, 17, encoder.output_spec.dim, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def train(values: Values, rows: slice) -> list[Tensor]:
+        encoder.zero_grad()
+        with sample_randomness(SampleRandom(1, 7, batch.ids[rows] + 100)):
+            features = encode_input(encoder, values)
+            assert features.tokens is not None
+            real = outputs(features)[0]
+            (real * weights[rows, : real.shape[1]]).sum().backward()
+        return [real.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())]
+
+    whole, together = train(padded, slice(0, 6)), train(packed, slice(0, 6))
+    for expected, found in zip(whole, together, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    alone = [train(row(padded, place, length), slice(place, place + 1)) for place, length in enumerate(lengths)]
+    for place, length in enumerate(lengths):
+        torch.testing.assert_close(alone[place][0][0], together[0][place, :length], rtol=1e-10, atol=1e-10)
+    for number in range(1, len(together)):
+        torch.testing.assert_close(sum(entry[number] for entry in alone), together[number], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("case", [case for case in PADDED if case.build().output_spec.causal], ids=str)

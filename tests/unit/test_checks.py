@@ -17,6 +17,9 @@ from zoo.structs import Features
 MLP = ["model/encoder=mlp", "model.encoder.dims=[32]"]
 
 
+TEXT = ["data=tweets", "model/encoder=transformer"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "path", "message"),
     [
@@ -31,6 +34,12 @@ MLP = ["model/encoder=mlp", "model.encoder.dims=[32]"]
         (["model/encoder=transformer"], "model.encoder", "takes TokenInput, but the data gives image"),
         (["model/head=regression"], "model.head", "classification"),
         (["model/encoder=vit", "model.encoder.patch_size=5"], "model.encoder.patch_size", "divisors of both: 1, 2, 4, 8"),
+        (["data.batch_tokens=100"], "data.batch_tokens", "it counts text or a history, and the model takes image (image)"),
+        ([*TEXT, "data.batch_seconds=3"], "data.batch_seconds", "data.batch_tokens=..., which counts what it takes"),
+        ([*TEXT, "data.batch_tokens=3"], "data.order", "data.order=buckets"),
+        (["data.packing=flat"], "data.packing", "whose samples have one shape"),
+        ([*TEXT, "data.packing=flat", "trainer.compile=true"], "trainer.compile", "other shapes at every step"),
+        ([*TEXT, "model/encoder=lstm", "data.packing=flat"], "data.packing", "an encoder that packs: model/encoder=transformer"),
         (["init=/does/not/exist"], "init", "there is no such folder"),
         (["init=x", "init_skip=[haed]"], "init_skip[0]", "did you mean 'head'?"),
         (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "write a bundle from any checkpoint",
     "list": "components, presets, experiments and pretrained models",
     "show": "one component's options, or a composed model's shapes and cost",
+    "batch": "the largest batch whose step stays under a memory limit",
     "check": "compose, build on the meta device and step once, without touching data",
     "plan": "memory, traffic and time of a run on devices that need not be there",
 }

@@ -10,7 +10,6 @@ counts those that it met, and its failure ends the job: the limit is then one of
 Letters: S samples, B rows of a global batch, R ranks, A micro-batches.
 """
 
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -21,8 +20,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from zoo.data.base import OpenData, Transform
+from zoo.data.budget import budgets_of
 from zoo.data.collate import finished
-from zoo.data.order import epoch_order
+from zoo.data.order import Plan, Planner, split_evenly
+from zoo.data.packing import pack
 from zoo.data.store import MemoryStore, Store, open_store
 from zoo.errors import CheckpointError, ConfigError, DataError
 from zoo.random import SampleRandom, key
@@ -46,7 +47,7 @@ class Loader:
         world: processes that share each global batch.
         micro_batches: parts that each process splits its share into.
         training: shuffle and augment; otherwise in order, as they are.
-        batch_size: of a global batch.
+        batch_size: samples of a global batch at most.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Loader:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(data.splits)}")
         assert 0 <= rank < world, f"rank {rank} of {world}"
         assert min(micro_batches, batch_size) >= 1
-        self.settings, self.split, self.training, self.batch_size = settings, split, training, batch_size
+        self.settings, self.split, self.training = settings, split, training
         self._samples = data.splits[split]
         self._store = open_store(data, split, settings.cache, max(1, settings.workers))
         self._bad: dict[str, str] = {}
@@ -76,7 +77,10 @@ class Loader:
         if training:
             check_augment(augment, data)
         order = settings.order if training else Order.SEQUENTIAL
-        self._maker = BatchMaker(self._store, data, dict(augment) if training else {}, seed, order, batch_size, (rank, world, micro_batches))
+        planner = make_planner(self._store, data, settings, order, seed, batch_size, training=training)
+        self.steps_per_epoch = planner.steps
+        self.batch_size = max(1, round(self.size / planner.steps)) if planner.budgeted else batch_size
+        self._maker = BatchMaker(self._store, data, settings, dict(augment) if training else {}, seed, planner, (rank, world, micro_batches))
         self._workers: DataLoader[list[Batch]] | None = None
         self._plan: list[tuple[int, int]] = []
         self._epoch, self._batch = 0, 0
@@ -85,10 +89,6 @@ class Loader:
     def size(self) -> int:
         """Samples of the split."""
         return len(self._store)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self._store) / self.batch_size)
 
     @property
     def bad(self) -> list[BadSample]:
@@ -125,6 +125,14 @@ class Loader:
             self._check_bad(sample for part in parts for sample in part.bad)
             self._epoch, self._batch = (epoch, batch + 1) if batch < last else (epoch + 1, 0)
             yield parts
+
+    def longest(self, count: int) -> Batch:
+        """The samples with the most positions, at most ``count``, as one batch: what memory has to be enough for."""
+        lengths = self._store.lengths()
+        total = sum(lengths.values()) if lengths else torch.zeros(self.size)
+        assert isinstance(total, torch.Tensor)
+        rows = total.argsort(descending=True, stable=True)[:count]
+        return self._maker.part(rows, rows[:1], epoch=0)
 
     def _parts(self, epoch: int) -> Iterator[list[Batch]]:
         plan = [(epoch, batch) for batch in range(self._batch, self.steps_per_epoch)]
@@ -164,39 +172,39 @@ class BatchMaker(TorchDataset[list[Batch]]):
     """(epoch, batch) -> this rank's micro-batches; pure, so any process may make any batch.
 
     Args:
+        store: the samples.
+        data: for its codecs.
+        settings: whether to pack.
+        augment: random transforms by label.
+        seed: the run's.
+        planner: of the epochs.
         parts: rank, number of ranks, micro-batches of each.
     """
 
     def __init__(
-        self, store: Store, data: OpenData, augment: dict[str, Transform], seed: int, order: Order, batch_size: int, parts: tuple[int, int, int]
+        self, store: Store, data: OpenData, settings: LoaderSettings, augment: dict[str, Transform], seed: int, planner: Planner, parts: tuple[int, int, int]
     ) -> None:
         self._store, self._codecs, self._augment, self._seed = store, data.inputs, augment, seed
-        self._order, self._batch_size, self._parts = order, batch_size, parts
-        self._lengths = store.lengths() if order is Order.BUCKETS else None
-        if order is Order.BUCKETS and self._lengths is None:
-            raise ConfigError(
-                "data.order",
-                "buckets need the length of every sample, and these have one shape or are not in memory",
-                "data.order=shuffle",
-                "data.cache=memory",
-            )
-        self._known: tuple[int, torch.Tensor] | None = None
+        self._planner, self._parts, self._packs = planner, parts, settings.packs
+        lengths = store.lengths() if planner.budgeted or settings.packs else None
+        self._costs = sum(lengths.values(), torch.zeros(len(store), dtype=torch.float64)) if lengths else None
+        self._known: tuple[int, Plan] | None = None
 
     def __getitem__(self, place: tuple[int, int]) -> list[Batch]:
         epoch, batch = place
-        rows = self._epoch(epoch)[batch * self._batch_size : (batch + 1) * self._batch_size]
+        rows = self._plan(epoch).rows(batch)
         rank, world, micro_batches = self._parts
-        bounds = [len(rows) * part // (world * micro_batches) for part in range(world * micro_batches + 1)]
+        costs = None if self._costs is None else self._costs[rows]
+        parts = split_evenly(costs, len(rows), world * micro_batches, packed=self._packs)
         first = rank * micro_batches
-        return [self._part(rows[start:stop], rows[:1], epoch) for start, stop in zip(bounds[first : first + micro_batches], bounds[first + 1 :], strict=False)]
+        return [self.part(rows[part], rows[:1], epoch) for part in parts[first : first + micro_batches]]
 
-    def _epoch(self, epoch: int) -> torch.Tensor:
+    def _plan(self, epoch: int) -> Plan:
         if self._known is None or self._known[0] != epoch:
-            order = epoch_order(len(self._store), order=self._order, seed=self._seed, epoch=epoch, batch_size=self._batch_size, lengths=self._lengths)
-            self._known = epoch, order
+            self._known = epoch, self._planner.plan(epoch)
         return self._known[1]
 
-    def _part(self, rows: torch.Tensor, spare: torch.Tensor, epoch: int) -> Batch:
+    def part(self, rows: torch.Tensor, spare: torch.Tensor, epoch: int) -> Batch:
         """A part without rows gets one that counts for nothing, since every process has to take the step."""
         part = self._store.fetch(rows if len(rows) else spare)
         if not len(rows):
@@ -207,7 +215,35 @@ class BatchMaker(TorchDataset[list[Batch]]):
             for name, codec in self._codecs.items():
                 if codec.spec.kind == transform.input_kind:
                     inputs[name] = transform(inputs[name], random)
-        return replace(part, inputs={name: finished(codec, inputs[name], part.inputs[name].present) for name, codec in self._codecs.items()})
+        inputs = {name: finished(codec, inputs[name], part.inputs[name].present) for name, codec in self._codecs.items()}
+        return replace(part, inputs={name: pack(values) for name, values in inputs.items()} if self._packs else inputs)
+
+
+def make_planner(store: Store, data: OpenData, settings: LoaderSettings, order: Order, seed: int, batch_size: int, *, training: bool) -> Planner:
+    """The plan of a split's epochs.
+
+    Raises:
+        ConfigError: where lengths are needed and there are none.
+    """
+    lengths = store.lengths()
+    if order is Order.BUCKETS and not lengths:
+        raise ConfigError(
+            "data.order",
+            "buckets need the length of every sample, and these have one shape or are not in memory",
+            "data.order=shuffle",
+            "data.cache=memory",
+        )
+    if settings.packs and lengths == {}:
+        raise ConfigError("data.packing", "the samples have one shape, so that there is no padding to save", "data.packing=none")
+    budgets = budgets_of(settings, [codec.spec for codec in data.inputs.values()], lengths, len(store))
+    return Planner(
+        len(store),
+        order=order,
+        seed=seed,
+        batch_size=batch_size,
+        lengths=torch.stack(list(lengths.values()), dim=1) if lengths else None,
+        budgets=budgets if training else [budget.doubled() for budget in budgets],
+    )
 
 
 def check_augment(augment: Mapping[str, Transform], data: OpenData) -> None:

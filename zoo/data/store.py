@@ -84,8 +84,8 @@ class Store(Protocol):
 
     def fetch(self, rows: Tensor) -> Batch: ...
 
-    def lengths(self) -> Tensor | None:
-        """S: length of each sample's ragged input, None where there is none or it is not known without reading everything."""
+    def lengths(self) -> dict[str, Tensor] | None:
+        """S of each ragged input; None where they are not known without reading everything."""
 
 
 class MemoryStore:
@@ -111,8 +111,8 @@ class MemoryStore:
         bad = tuple(self.bad[row] for row in rows.tolist() if row in self.bad) if self.bad else ()
         return make_batch(self.inputs, self.targets, rows, ids=rows, valid=self._valid[rows], bad=bad)
 
-    def lengths(self) -> Tensor | None:
-        return next((lengths for columns in self.inputs.values() for column in columns.values() if (lengths := column.lengths()) is not None), None)
+    def lengths(self) -> dict[str, Tensor] | None:
+        return {name: lengths for name, columns in self.inputs.items() for column in columns.values() if (lengths := column.lengths()) is not None}
 
 
 class ReadingStore:
@@ -130,7 +130,7 @@ class ReadingStore:
         valid[list(bad)] = False
         return make_batch(inputs, targets, torch.arange(len(rows)), ids=rows, valid=valid, bad=tuple(bad.values()))
 
-    def lengths(self) -> Tensor | None:
+    def lengths(self) -> dict[str, Tensor] | None:
         return None
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
-from zoo.layers.position import LearnedPositions, Positions, Rotary, SinusoidalPositions
+from zoo.layers.position import LearnedPositions, NoPositions, Positions, Rotary, SinusoidalPositions
 from zoo.layers.token import embedding
 from zoo.layers.transformer import NormPlacement, TransformerBlock, init_transformer
 from zoo.registry import ENCODERS
 from zoo.specs import FeatureSpec, Layout, TokenInput
-from zoo.structs import Features
+from zoo.structs import Features, Packing
 
 
 class AttentionKind(StrEnum):
@@ -27,7 +27,7 @@ class AttentionKind(StrEnum):
 
 @ENCODERS.register("transformer")
 class TransformerEncoder(nn.Module):
-    """Embedded identifiers through the shared Transformer blocks. Padding never changes a real position's output.
+    """Embedded identifiers through the shared Transformer blocks. Neither padding nor packing changes a real position's output.
 
     Args:
         tokens: filled from the data's spec.
@@ -45,6 +45,7 @@ class TransformerEncoder(nn.Module):
     """
 
     repeats = ("blocks",)
+    packs = True
 
     def __init__(
         self,
@@ -89,12 +90,13 @@ class TransformerEncoder(nn.Module):
         init_transformer(self.blocks)
         self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=causal)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Features:
-        x = self.dropout(self.embedding_norm(self.positions(self.embedding(tokens))))  # B N D
-        rotation = None if self.rotary is None else self.rotary(tokens.shape[1], tokens.device)
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Features:
+        x = self.dropout(self.embedding_norm(self.positions(self.embedding(tokens), packing)), packing)  # B N D, packed 1 T D
+        rotation = None if self.rotary is None else self.rotary(tokens.shape[1] if packing is None else packing.longest, tokens.device)
         for block in self.blocks:
-            x = block(x, mask, rotation)
-        return Features(tokens=self.norm(x), mask=mask)
+            x = block(x, mask, rotation, packing)
+        x = self.norm(x)
+        return Features(tokens=x, mask=mask) if packing is None else Features(tokens=packing.unpack(x), mask=packing.mask)
 
 
 def build_positions(kind: Positions, length: int, dim: int) -> nn.Module:
@@ -104,4 +106,4 @@ def build_positions(kind: Positions, length: int, dim: int) -> nn.Module:
         case Positions.SINUSOIDAL:
             return SinusoidalPositions(dim=dim)
         case _:
-            return nn.Identity()
+            return NoPositions()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from zoo.layers.dropout import Keyed, attention_keep_mask, check_probability
 from zoo.layers.position import rotate
 from zoo.random import current
+from zoo.structs import Packing
 
 EXPLICIT_FP32 = 192  # longest sequence, in keys, for which explicit fp32 attention is no slower than SDPA on a CPU
 EXPLICIT_BF16 = 1024  # the same in bf16; beyond it the N x M scores cost more memory than the time they save
@@ -94,6 +95,22 @@ def stack_heads(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor
     return rearrange([query, key, value], "three (h e) ... -> (h three e) ...", h=heads)
 
 
+def takes_varlen(device: str, dtype: torch.dtype, width: int) -> bool:
+    """Whether flash attention over items of unequal lengths takes these heads."""
+    return device == "cuda" and dtype in (torch.bfloat16, torch.float16) and width % 8 == 0 and width <= 256
+
+
+def varlen_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing, *, causal: bool) -> Tensor:
+    """H T E each: every position attends within its own item."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = (rearrange(part, "h n e -> n h e").contiguous() for part in (query, key, value))
+    window, longest = (-1, 0) if causal else (-1, -1), packing.longest
+    mixed = varlen_attn(query, key, value, packing.starts, packing.starts, longest, longest, window_size=window)
+    assert isinstance(mixed, Tensor), "a tuple comes only where more is asked for"
+    return rearrange(mixed, "n h e -> h n e")
+
+
 class MultiHeadAttention(Keyed):
     """Self-attention with several heads (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762).
 
@@ -113,20 +130,54 @@ class MultiHeadAttention(Keyed):
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
+        qkv = self.qkv(x)
+        if packing is not None:
+            return self.proj(self.mix_packed(qkv, rotation, packing))  # type: ignore[no-any-return]
+        return self.proj(self.mix(qkv, mask, rotation, self.dropout_keys(qkv.shape[0])))  # type: ignore[no-any-return]
+
+    def mix(self, qkv: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, keys: Tensor | None) -> Tensor:
+        """B N (H 3 E) -> B N (H E)."""
         # The rows of one head stand together (stack_heads), so that a contiguous part of the matrix is a whole number of heads.
-        query, key, value = rearrange(self.qkv(x), "b n (h three e) -> three b h n e", three=3, e=self.head_dim)
+        query, key, value = rearrange(qkv, "b n (h three e) -> three b h n e", three=3, e=self.head_dim)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=self.keep_weights(query))
-        return self.proj(rearrange(mixed, "b h n e -> b n (h e)"))  # type: ignore[no-any-return]
+        mixed = attention(query, key, value, mask=mask, causal=self.causal, keep=self.keep_weights(query, keys))
+        return rearrange(mixed, "b h n e -> b n (h e)")
 
-    def keep_weights(self, query: Tensor) -> Tensor | None:
+    def mix_packed(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing) -> Tensor:
+        """1 T (H 3 E) -> 1 T (H E), each item by itself."""
+        if (self.training and self.dropout > 0) or not takes_varlen(qkv.device.type, qkv.dtype, self.head_dim):
+            return self.mix_runs(qkv, rotation, packing)
+        query, key, value = rearrange(qkv, "one n (h three e) -> three one h n e", three=3, e=self.head_dim)
+        if rotation is not None:
+            turn = rotation[0][packing.positions], rotation[1][packing.positions]
+            query, key = rotate(query, turn), rotate(key, turn)
+        return rearrange(varlen_attention(query[0], key[0], value[0], packing, causal=self.causal), "h n e -> 1 n (h e)")
+
+    def mix_runs(self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing) -> Tensor:
+        """Neighbours of one length are rows of a batch without padding: views of the packed row, no mask, no gathering."""
+        keys, mixed, place, item = self.dropout_keys(packing.mask.shape[0]), [], 0, 0
+        for count, length in packing.runs:
+            rows = qkv[:, place : place + count * length].view(count, length, qkv.shape[-1])
+            turn = None if rotation is None else (rotation[0][:length], rotation[1][:length])
+            own = None if keys is None else keys[packing.items[item : item + count]]
+            mixed.append(self.mix(rows, None, turn, own).flatten(0, 1))
+            place, item = place + count * length, item + count
+        return torch.cat(mixed)[None]
+
+    def dropout_keys(self, items: int) -> Tensor | None:
+        """B int64; None where no attention weight is left out, or where torch's generator decides."""
+        if not self.training or self.dropout == 0 or (random := current()) is None:
+            return None
+        return self.keys(random, items)
+
+    def keep_weights(self, query: Tensor, keys: Tensor | None) -> Tensor | None:
         """Dropout factors for the heads that there are here: all of them, or this process's part."""
         if not self.training or self.dropout == 0:
             return None
         batch, heads, length, _ = query.shape
-        if (random := current()) is None:
+        if keys is None:
             return F.dropout(torch.ones(batch, heads, length, length, dtype=query.dtype, device=query.device), self.dropout)
         first = 0 if self.part is None else self.part.index * heads
-        return attention_keep_mask(self.keys(random, batch), heads, length, length, self.dropout, query.dtype, first)
+        return attention_keep_mask(keys, heads, length, length, self.dropout, query.dtype, first)

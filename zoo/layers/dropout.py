@@ -4,7 +4,7 @@ A mask depends on (seed, step, sample id, the module's name in the model, elemen
 and padding, and again in a resumed run, with no generator's state to keep. One 64-bit random word serves four elements, 16 bits each, which
 is also several times faster than drawing from torch's generator on a CPU.
 
-Letters: B samples, W words, E elements of a sample.
+Letters: B samples, W words, E elements of a sample, T positions of all samples of a packed row.
 """
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.layers.cuts import Along, Part
 from zoo.random import SampleRandom, current, key
+from zoo.structs import Packing
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -74,12 +75,14 @@ class Dropout(Keyed):
         super().__init__()
         self.p, self.axis = check_probability("dropout", p), axis
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         if not self.training or self.p == 0:
             return x
         random = current()
         if random is None:
             return F.dropout(x, self.p)
+        if packing is not None:
+            return x * self.keep_packed(self.keys(random, packing.mask.shape[0]), x, packing)
         rows = self.keys(random, x.shape[0])
         if self.part is not None:
             return x * self.keep_part(rows, x, self.part)
@@ -87,6 +90,14 @@ class Dropout(Keyed):
             return x * keep_mask(rows, x.shape[1:], self.p, x.dtype)
         outermost = x.movedim(self.axis, 1)
         return x * keep_mask(rows, outermost.shape[1:], self.p, x.dtype).movedim(1, self.axis)
+
+    def keep_packed(self, rows: Tensor, x: Tensor, packing: Packing) -> Tensor:
+        """T ..., each position's part of the mask of its sample."""
+        own, count, index = x.shape[-1], 1, 0
+        if self.part is not None:
+            assert self.part.along is Along.HIDDEN, "shared positions are not packed; zoo.checks refuses it"
+            count, index = self.part.count, self.part.index
+        return packed_keep_mask(rows, packing.segments, packing.positions, own * count, self.p, x.dtype).narrow(1, index * own, own)
 
     def keep_part(self, rows: Tensor, x: Tensor, part: Part) -> Tensor:
         """This process's part of the mask that a single process would draw."""
@@ -112,13 +123,16 @@ class DropPath(Keyed):
         super().__init__()
         self.p = check_probability("drop_path", p)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        random, ones = current(), [1] * (x.dim() - 1)
+        items, ones = (x.shape[0], [1] * (x.dim() - 1)) if packing is None else (packing.mask.shape[0], [1])
+        random = current()
         if random is None:
-            return x * F.dropout(torch.ones(x.shape[0], *ones, dtype=x.dtype, device=x.device), self.p)
-        return x * keep_mask(self.keys(random, x.shape[0]), torch.Size(ones), self.p, x.dtype)
+            keep = F.dropout(torch.ones(items, *ones, dtype=x.dtype, device=x.device), self.p)
+        else:
+            keep = keep_mask(self.keys(random, items), torch.Size(ones), self.p, x.dtype)
+        return x * (keep if packing is None else keep[packing.segments])
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -129,6 +143,17 @@ def keep_mask(keys: Tensor, shape: torch.Size, p: float, dtype: torch.dtype) -> 
     """B *shape: 0 with probability ``p`` to the nearest 2**-16, else 1 / (1 - p)."""
     elements = shape.numel()
     return threshold(words(keys, -(-elements // 4)).view(torch.int16)[:, :elements], p, dtype).view(-1, *shape)
+
+
+@torch.no_grad()
+def packed_keep_mask(keys: Tensor, segments: Tensor, positions: Tensor, width: int, p: float, dtype: torch.dtype) -> Tensor:
+    """T width: what ``keep_mask`` of the samples by row, B N width, has at each position of a packed row."""
+    shift = positions * width % 4  # a sample's words do not begin with a position's unless 4 divides the width
+    first = positions * width // 4  # words of the sample before those of the position
+    bits = words(keys[segments] + first * _GOLDEN, width // 4 if width % 4 == 0 else -(-width // 4) + 1).view(torch.int16)
+    if width % 4:
+        bits = bits.gather(1, shift[:, None] + torch.arange(width, device=bits.device))
+    return threshold(bits, p, dtype)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
+from zoo.structs import Packing
 
 
 class Activation(StrEnum):
@@ -51,9 +52,9 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         hidden = self.fc1(x)
         if self.gated:
             gate, hidden = rearrange(hidden, "... (f two) -> two ... f", two=2)  # pairs stand together: a contiguous part of the matrix is whole
             hidden = F.silu(gate) * hidden
-        return self.fc2(self.dropout(self.activation(hidden)))  # type: ignore[no-any-return]
+        return self.fc2(self.dropout(self.activation(hidden), packing))  # type: ignore[no-any-return]

@@ -6,7 +6,10 @@ Letters: B items, N positions, D width, H heads, E width of a head.
 from enum import StrEnum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.structs import Packing
 
 
 class Positions(StrEnum):
@@ -31,10 +34,11 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(length, dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] > self.weight.shape[0]:
-            raise ValueError(f"a sequence of {x.shape[1]} positions, where {self.weight.shape[0]} are learned; cut it to the data's max_length")
-        return x + self.weight[: x.shape[1]]  # B N D
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        length = x.shape[1] if packing is None else packing.longest
+        if length > self.weight.shape[0]:
+            raise ValueError(f"a sequence of {length} positions, where {self.weight.shape[0]} are learned; cut it to the data's max_length")
+        return x + (self.weight[:length] if packing is None else F.embedding(packing.positions, self.weight))  # B N D
 
 
 class SinusoidalPositions(nn.Module):
@@ -51,10 +55,17 @@ class SinusoidalPositions(nn.Module):
             raise ValueError(f"sinusoidal positions need an even width, got dim={dim}; choose {dim - 1} or {dim + 1}")
         self.dim, self.period = dim, period
 
-    def forward(self, x: Tensor) -> Tensor:
-        angles = rotation_angles(x.shape[1], self.dim, self.period, x.device)  # N D/2
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        angles = rotation_angles(x.shape[1] if packing is None else packing.longest, self.dim, self.period, x.device)  # N D/2
         table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)  # N D, sine and cosine in turn
-        return x + table.to(x.dtype)
+        return x + (table if packing is None else table[packing.positions]).to(x.dtype)
+
+
+class NoPositions(nn.Module):
+    """Nothing is said of where an element stands."""
+
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:  # noqa: ARG002 - as the other kinds
+        return x
 
 
 class Rotary(nn.Module):

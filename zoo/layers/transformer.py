@@ -12,6 +12,7 @@ from zoo.layers.attention import MultiHeadAttention
 from zoo.layers.cuts import Along, Cut
 from zoo.layers.dropout import Dropout, DropPath
 from zoo.layers.feedforward import Activation, FeedForward
+from zoo.structs import Packing
 
 
 class NormPlacement(StrEnum):
@@ -76,12 +77,13 @@ class TransformerBlock(nn.Module):
         """What has to divide by the number of processes that share the block."""
         return {"heads": self.heads, "hidden units": self.hidden}
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
+        """B N D -> B N D; packed 1 T D, where attention stays within an item."""
         if self.placement is NormPlacement.PRE:
-            x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation)))
-            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x))))  # type: ignore[no-any-return]
-        x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation))))
-        return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x))))  # type: ignore[no-any-return]
+            x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing), packing), packing)
+            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x), packing), packing), packing)  # type: ignore[no-any-return]
+        x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation, packing), packing), packing))
+        return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x, packing), packing), packing))  # type: ignore[no-any-return]
 
 
 def init_transformer(module: nn.Module, std: float = 0.02) -> None:

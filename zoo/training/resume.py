@@ -34,6 +34,10 @@ CHANGES: dict[str, Change] = {
     "data": Change.ASKED,
     "data.name": Change.FIXED,
     "data.batch_size": Change.FIXED,
+    "data.batch_tokens": Change.FIXED,
+    "data.batch_seconds": Change.FIXED,
+    "data.batch_pixels": Change.FIXED,
+    "data.packing": Change.ASKED,  # other kernels, other last digits; within budgets, other batches
     "data.order": Change.ASKED,
     "data.eval_batch_size": Change.FREE,
     "data.workers": Change.FREE,

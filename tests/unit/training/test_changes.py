@@ -56,6 +56,8 @@ def test_every_key_has_a_class() -> None:
         ("callback=early_stopping", Change.ASKED),
         ("optimizer=sgd", Change.FIXED),
         ("data.batch_size=8", Change.FIXED),
+        ("data.batch_pixels=800", Change.FIXED),
+        ("data.packing=flat", Change.ASKED),
         ("model/encoder=mlp_tiny", Change.FIXED),
         ("data.image_size=16", Change.ASKED),
     ],
