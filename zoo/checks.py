@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
-from zoo.parallel.layout import degrees, world_size
+from zoo.parallel.check import check_degrees, check_sharing, parts_of_batch
 from zoo.prefixes import check_prefix
-from zoo.settings import BatchStatistics, MemoryFormat, Recompute, Strategy
+from zoo.settings import BatchStatistics
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
@@ -123,15 +123,6 @@ def check_settings(config: RunConfig) -> None:
         one(config)
 
 
-def check_degrees(config: RunConfig) -> None:
-    degrees(config.parallel, world_size(config.parallel))
-
-
-def parts_of_batch(config: RunConfig) -> int:
-    """Into how many parts a global batch is split."""
-    return config.trainer.accumulate * degrees(config.parallel, world_size(config.parallel)).data
-
-
 def check_split_of_batch(config: RunConfig) -> None:
     parts = parts_of_batch(config)
     if config.loader.batch_size < parts:
@@ -217,54 +208,6 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
             "an encoder, or an option of it, that normalises each sample alone (group or layer norm)",
             "one part: trainer.accumulate=1 parallel.processes=1",
             "each part's own statistics, knowing that numbers then depend on the split: trainer.batch_statistics=local",
-        )
-
-
-def check_sharing(config: RunConfig, model: "Model") -> None:
-    """Whether the model can be shared the way ``parallel`` asks for, and repeats blocks where ``trainer.recompute`` asks for them."""
-    if config.parallel.tensor > 1:
-        from zoo.parallel.tensor import check_tensor
-
-        check_tensor(model, config.parallel.tensor)
-    if config.trainer.recompute is not Recompute.NONE:
-        from zoo.parallel.recompute import check_recompute
-
-        check_recompute(model, config.trainer.recompute)
-    for wrong in (check_sharded_parts, check_sharded_thaw, check_tensor_lora, check_sharded_format):
-        wrong(config, model)
-
-
-def check_sharded_parts(config: RunConfig, model: "Model") -> None:
-    if config.parallel.strategy is Strategy.FSDP and getattr(model.encoder, "skips_parts", False):
-        raise ConfigError(
-            "model.encoder.absent",
-            "skip leaves a part out where no row of a process has it, and with parallel.strategy=fsdp the others would wait for it forever",
-            "model.encoder.absent=run: the same numbers",
-            "parallel=ddp",
-        )
-
-
-def check_sharded_thaw(config: RunConfig, model: "Model") -> None:  # noqa: ARG001 - as the others
-    if config.parallel.strategy is Strategy.FSDP and config.trainer.freeze_until is not None:
-        raise ConfigError(
-            "trainer.freeze_until",
-            f"{config.trainer.freeze_until}: what is frozen cannot thaw while parallel.strategy=fsdp shards it",
-            "parallel=ddp",
-            "two runs: the first with trainer.freeze, the second with init=RUN",
-        )
-
-
-def check_tensor_lora(config: RunConfig, model: "Model") -> None:  # noqa: ARG001 - as the others
-    if config.parallel.tensor > 1 and config.lora.rank is not None:
-        raise ConfigError(
-            "model.lora.rank", f"{config.lora.rank}: adapters of matrices that parallel.tensor={config.parallel.tensor} cuts are not there", "parallel=fsdp"
-        )
-
-
-def check_sharded_format(config: RunConfig, model: "Model") -> None:  # noqa: ARG001 - as the others
-    if config.trainer.memory_format is MemoryFormat.CHANNELS_LAST and degrees(config.parallel, world_size(config.parallel)).sharded:
-        raise ConfigError(
-            "trainer.memory_format", "channels_last orders whole tensors, and this layout cuts them", "trainer.memory_format=contiguous", "parallel=ddp"
         )
 
 
