@@ -45,6 +45,7 @@ def make_trainer(overrides: list[str], dtype: str = "float32", folder: Path | No
     from zoo.checks import check
     from zoo.compose import compose
     from zoo.data.loader import Loader
+    from zoo.layers.lora import add_lora
     from zoo.parallel.collectives import everyone
     from zoo.parallel.layout import degrees
     from zoo.parallel.mesh import make_mesh
@@ -65,7 +66,9 @@ def make_trainer(overrides: list[str], dtype: str = "float32", folder: Path | No
     precise = getattr(torch, dtype)
 
     def build() -> Any:
-        return build_model(config, data.spec).to(precise)
+        model = build_model(config, data.spec).to(precise)
+        add_lora(model, config.lora)
+        return model
 
     seed_everything(config.run.seed)
     model = place(build, build, mesh, device, config.trainer, config.parallel)

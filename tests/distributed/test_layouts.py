@@ -41,6 +41,25 @@ def test_recomputation_changes_no_number() -> None:
         assert max(difference(one, wanted).values()) < 1e-12
 
 
+OPTIONS = {
+    "clipped": ["trainer.clip_norm=0.5"],
+    "groups": ["optimizer.layer_decay=0.5", "+optimizer.overrides.head.lr_scale=10", "optimizer.weight_decay=0.3"],
+    "frozen": ["trainer.freeze=[encoder.patches,encoder.blocks.0]"],
+    "adapters": ["model.lora.rank=2", "model.lora.targets=[encoder.blocks.*]", "model.lora.dropout=0.1"],
+    "adagrad": ["optimizer=adagrad"],
+    "sgd": ["optimizer=sgd"],
+    "reshard": ["parallel.reshard=false"],
+}
+
+
+def test_sharding_goes_with_the_trainers_options() -> None:
+    """R3: clipping, rates by layer, frozen parts, adapters and optimizers that keep other state, under FSDP2 on two processes."""
+    wanted = traces(0, 1, [[*MODELS["vit"], *options] for name, options in OPTIONS.items() if name != "reshard"] + [MODELS["vit"]], dtype="float64")
+    found = run_ranks(traces, 2, [[*MODELS["vit"], "parallel.strategy=fsdp", *options] for options in OPTIONS.values()], 3, "float64", timeout=180)[0]
+    for name, one, other in zip(OPTIONS, found, wanted, strict=True):
+        assert max(difference(one, other).values()) < 1e-12, name  # type: ignore[arg-type]
+
+
 KEPT = [*MODELS["vit"], "trainer.max_steps=3", "trainer.ema=0.9", "trainer.checkpoint_every=2", "schedule=constant"]
 
 
