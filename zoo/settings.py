@@ -200,6 +200,7 @@ class TrainerSettings:
         recompute: activation checkpointing of the repeated blocks: none keeps every activation; selective keeps the results of matrix products and
             makes the rest again in the backward pass; full keeps a block's input only. Memory for time; changes no number.
         recompute_every: of the repeated blocks, recompute every n-th.
+        profile: measure a dozen steps: time by part, operations and a trace, in the run's folder profile/; changes no number.
         device: auto takes the accelerator if there is one, else the CPU; or cpu, cuda, mps ...
         eval_every: optimizer steps between evaluations on the validation split; null evaluates at each epoch's end.
         checkpoint_every: optimizer steps between checkpoints; null saves at each epoch's end.
@@ -228,6 +229,7 @@ class TrainerSettings:
     compile: bool = False
     recompute: Recompute = Recompute.NONE
     recompute_every: int = 1
+    profile: bool = False
     device: str = "auto"
     eval_every: int | None = None
     checkpoint_every: int | None = None

@@ -152,7 +152,14 @@ class Job:
                 if checkpoint is not None:
                     self.log.load_state_dict(checkpoint.state["log"])
                 self.log.start()
+            profile = None
+            if settings.profile and self.group.main:
+                from zoo.training.profile import Profile
+
+                profile = Profile(trainer, self.run_dir / "profile")
             outcome = trainer.fit()
+            if profile is not None and profile.open:
+                profile.close()
             if outcome.ending is Ending.INTERRUPTED:
                 result = self._result("stopped", begun, outcome.progress.step, model, {}, None)
             else:

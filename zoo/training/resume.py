@@ -71,6 +71,7 @@ CHANGES: dict[str, Change] = {
     "trainer.compile": Change.ASKED,  # other kernels, other last digits
     "trainer.recompute": Change.FREE,  # the same operations again
     "trainer.recompute_every": Change.FREE,
+    "trainer.profile": Change.FREE,
     "trainer.device": Change.ASKED,
     "trainer.eval_every": Change.ASKED,  # which steps can be the best, and when early stopping looks
     "trainer.checkpoint_every": Change.FREE,
