@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
-from zoo.parallel.check import check_degrees, check_sharing, parts_of_batch
+from zoo.parallel.check import check_degrees, check_sharded_optimizer, check_sharing, parts_of_batch
 from zoo.prefixes import check_prefix
-from zoo.settings import BatchStatistics
+from zoo.settings import BatchStatistics, Fault
 
 if TYPE_CHECKING:
     from zoo.data.base import Dataset
@@ -76,6 +76,7 @@ def check(config: RunConfig) -> Report:
     add_lora(model, config.lora)
     check_batch_statistics(config, model)
     check_sharing(config, model)
+    check_skips(config, model)
     check_optimizer(config, model)
     check_schedule(config)
     batch, prediction, losses, metrics = measured(config, model, spec)
@@ -241,6 +242,21 @@ def check_randomness(config: RunConfig, model: "Model", batch: "Batch") -> None:
         )
 
 
+def check_skips(config: RunConfig, model: "Model") -> None:
+    """A step that is left out has been through the model: what batch norm has taken from it stays."""
+    from zoo.model import mixes_batch
+
+    trainer = config.trainer
+    skips = "non_finite" if trainer.non_finite is Fault.SKIP else "on_spike" if trainer.spike is not None and trainer.on_spike is Fault.SKIP else None
+    if skips is not None and (layers := mixes_batch(model)):
+        raise ConfigError(
+            f"trainer.{skips}",
+            f"skip would leave the bad batch in the running statistics of {layers[0]} ({len(layers)} layers in all), and so in every evaluation",
+            f"trainer.{skips}=rollback",
+            "an option of the encoder that normalises each sample alone (group or layer norm)",
+        )
+
+
 def check_init_weights(config: RunConfig) -> None:
     """The weights to start from are there; a resumed run takes its checkpoint's."""
     if config.run.init is None or config.run.resume is not None:
@@ -262,7 +278,7 @@ def check_init_skip(config: RunConfig, model: "Model") -> None:
 def check_optimizer(config: RunConfig, model: "Model") -> None:
     from zoo.build import build_optimizer
 
-    build_optimizer(config, model)
+    check_sharded_optimizer(config, build_optimizer(config, model))
 
 
 def check_schedule(config: RunConfig) -> None:

@@ -147,6 +147,9 @@ class LoraSettings:
 
     def check(self) -> None:
         at_least("model.lora.rank", self.rank, 1)
+        for name, default in (("alpha", 16.0), ("dropout", 0.0), ("targets", ["encoder.*"])):
+            if self.rank is None and getattr(self, name) != default:
+                raise ConfigError(f"model.lora.{name}", f"{getattr(self, name)} belongs to adapters, and there are none", "model.lora.rank=8", "leave it out")
         if not self.alpha > 0:
             raise ConfigError("model.lora.alpha", f"{self.alpha} would leave the adapters without effect", "a number above 0, often 2 x rank")
         if not 0 <= self.dropout < 1:
@@ -275,6 +278,10 @@ class TrainerSettings:
             raise ConfigError("trainer.ema", f"{self.ema} is not a decay between 0 and 1", "trainer.ema=0.999", "trainer.ema=null for none")
         if self.spike is not None and not self.spike > 1:
             raise ConfigError("trainer.spike", f"{self.spike} would call an ordinary loss a spike", "trainer.spike=3", "trainer.spike=null for none")
+        if self.recompute_every > 1 and self.recompute is Recompute.NONE:
+            raise ConfigError("trainer.recompute_every", f"{self.recompute_every}: no block is recomputed", "trainer.recompute=full", "leave it out")
+        if self.on_spike is not Fault.SKIP and self.spike is None:
+            raise ConfigError("trainer.on_spike", f"{self.on_spike}: nothing says what a spike is", "trainer.spike=4", "leave it out")
         if self.freeze_until is not None and not self.freeze:
             raise ConfigError("trainer.freeze_until", f"{self.freeze_until} thaws what trainer.freeze does not name", "trainer.freeze=[encoder]")
 
@@ -314,7 +321,7 @@ class ParallelSettings:
     def check(self) -> None:
         for name in ("processes", "replicas", "tensor"):
             at_least(f"parallel.{name}", getattr(self, name), 1)
-        for name in ("replicas", "offload"):
+        for name in ("replicas", "offload", "reshard"):
             if self.strategy is not Strategy.FSDP and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise ConfigError(f"parallel.{name}", f"{getattr(self, name)} means nothing without sharding", "parallel=fsdp", f"leave parallel.{name} out")
         if self.sequence and self.tensor == 1:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.layouts import LAYOUTS, MODELS, apart, difference, make_trainer, traces
+from tests.layouts import LAYOUTS, MODELS, Trace, apart, difference, make_trainer, traces
 from tests.processes import run_ranks
 from zoo.parallel.sharding import whole_state
 from zoo.training.checkpoint import newest_checkpoint, published_weights
@@ -49,15 +50,41 @@ OPTIONS = {
     "adagrad": ["optimizer=adagrad"],
     "sgd": ["optimizer=sgd"],
     "reshard": ["parallel.reshard=false"],
+    "offload": ["parallel.offload=true"],
 }
 
 
 def test_sharding_goes_with_the_trainers_options() -> None:
     """R3: clipping, rates by layer, frozen parts, adapters and optimizers that keep other state, under FSDP2 on two processes."""
-    wanted = traces(0, 1, [[*MODELS["vit"], *options] for name, options in OPTIONS.items() if name != "reshard"] + [MODELS["vit"]], dtype="float64")
+    wanted = traces(
+        0, 1, [[*MODELS["vit"], *options] for name, options in OPTIONS.items() if name not in ("reshard", "offload")] + 2 * [MODELS["vit"]], dtype="float64"
+    )
     found = run_ranks(traces, 2, [[*MODELS["vit"], "parallel.strategy=fsdp", *options] for options in OPTIONS.values()], 3, "float64", timeout=180)[0]
     for name, one, other in zip(OPTIONS, found, wanted, strict=True):
         assert max(difference(one, other).values()) < 1e-12, name  # type: ignore[arg-type]
+
+
+def averaged_between(rank: int, world: int, overrides: list[str]) -> Trace:
+    """Steps with a look at the averaged model after each, as evaluations take it, and no checkpoint between."""
+    del rank, world
+    trainer = make_trainer([*MODELS["vit"], "trainer.ema=0.5", "trainer.max_steps=3", *overrides], "float64")
+    step, losses = trainer.step, []
+    for number, parts in zip(range(3), trainer.train, strict=False):
+        trainer.model.train()
+        step(parts, number, step.counts(parts, False)[0])
+        losses.append(sum(step.terms.values()))
+        with torch.no_grad(), step.ema.applied():
+            trainer.model.eval()(parts[0].inputs)
+    return Trace(losses, [1.0], {}, whole_state(trainer.model, trainer.mesh.grid))
+
+
+@pytest.mark.parametrize("reshard", ["true", "false"])
+def test_evaluations_of_averaged_weights_leave_the_training_alone(reshard: str) -> None:
+    """FSDP2 keeps what it gathered for a forward pass: the averaged weights must not be what the next step computes with."""
+    wanted = averaged_between(0, 1, [])
+    found = run_ranks(averaged_between, 2, ["parallel.strategy=fsdp", f"parallel.reshard={reshard}"], timeout=120)[0]
+    assert found.losses == pytest.approx(wanted.losses, rel=1e-12)
+    assert apart(found.weights, wanted.weights) < 1e-12
 
 
 KEPT = [*MODELS["vit"], "trainer.max_steps=3", "trainer.ema=0.9", "trainer.checkpoint_every=2", "schedule=constant"]

@@ -133,6 +133,16 @@ def choices_of(report: "Report", options: argparse.Namespace) -> "Choices":
     config = report.config
     precision = options.precision or str(config.trainer.precision)
     parallel = config.parallel
+    unknown = {
+        "parallel.offload": (parallel.offload, "leave parallel.offload out"),
+        "parallel.reshard": (not parallel.reshard, "leave parallel.reshard out"),
+        "parallel.sequence": (options.tp is None and parallel.tensor > 1 and not parallel.sequence, "parallel.sequence=true, which is what --tp means"),
+        "trainer.precision": (precision == "fp16", "--precision bf16: the same bytes"),
+        "--replicate": (bool(options.target and options.replicate), "leave it out: --target tries every number of groups"),
+    }
+    for path, (asked, way) in unknown.items():
+        if asked:
+            raise ConfigError(path, "zoo plan does not know this yet, and would plan another run than the one that you ask for", way)
     replicate = options.replicate or (parallel.replicas if parallel.replicas > 1 else None)
     strategy = Strategy(options.strategy or ("hsdp" if replicate else str(parallel.strategy)))
     layout = Layout(

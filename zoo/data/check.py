@@ -28,6 +28,13 @@ def check_batches(config: RunConfig, model: "Model", spec: DataSpec) -> None:
             "trainer.compile=false",
             "data.packing=none",
         )
+    if config.lora.rank is not None and config.lora.dropout > 0:
+        raise ConfigError(
+            "model.lora.dropout",
+            f"{config.lora.dropout}: adapters drop out by row, and packed batches (data.packing=flat) have many items in one",
+            "model.lora.dropout=0",
+            "data.packing=none",
+        )
     if config.parallel.sequence:
         raise ConfigError("parallel.sequence", "a packed row (data.packing=flat) is not shared by positions", "parallel.sequence=false", "data.packing=none")
     if not any(isinstance(entry, TokenInput | SpectrogramInput) for entry in inputs):

@@ -92,7 +92,7 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
     found = [name for name in layers if any(fnmatchcase(name, pattern) for pattern in settings.targets)]
     if not found:
         raise ConfigError("model.lora.targets", "names no layer", "model.lora.targets=[encoder.*]", "model.lora.rank=null for no adapters")
-    for part in {name.partition(".")[0] for name in found}:
+    for part in {name.partition(".")[0] for name in found} - {"head"}:  # a head is new, and trains as it is
         model.get_submodule(part).requires_grad_(False)
     for name in found:
         layer: Any = layers[name]
@@ -106,7 +106,7 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
 def remove_lora(model: nn.Module) -> None:
     """Make a model plain again, with the weights that it had before its adapters; ``merged`` gives those to load."""
     for module in list(model.modules()):
-        if isinstance(module, Adapter):
+        if isinstance(module, Adapter) and type(module) in PLAIN:
             module.drop_adapter()
             module.__class__ = PLAIN[type(module)]  # type: ignore[assignment]
 

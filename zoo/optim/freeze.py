@@ -30,6 +30,10 @@ class Freezer:
         self.norms = [
             module for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and longest(name, self.prefixes) is not None
         ]
+        # Those whose own parameters are frozen already (under adapters) stay as they are for good.
+        self.still = [
+            module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine and not module.weight.requires_grad
+        ]
         left = sum(parameter.requires_grad for parameter in named.values()) - len(self.parameters)
         if self.parameters and not left:
             raise ConfigError(
@@ -37,6 +41,8 @@ class Freezer:
                 f"{self.prefixes} leaves nothing to train: it covers every trainable parameter",
                 "fewer prefixes, e.g. trainer.freeze=[encoder]",
             )
+        for norm in self.still:
+            norm.eval()
         if self.until is None:
             self.apply(0)
 
@@ -47,3 +53,5 @@ class Freezer:
             parameter.requires_grad_(not frozen)
         for norm in self.norms:
             norm.train(not frozen)
+        for norm in self.still:
+            norm.eval()

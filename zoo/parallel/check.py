@@ -7,6 +7,8 @@ from zoo.parallel.layout import degrees, world_size
 from zoo.settings import MemoryFormat, Recompute, Strategy
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from zoo.config import RunConfig
     from zoo.model import Model
 
@@ -32,6 +34,18 @@ def check_sharing(config: "RunConfig", model: "Model") -> None:
         check_recompute(model, config.trainer.recompute)
     for wrong in (check_sharded_parts, check_sharded_thaw, check_tensor_lora, check_sharded_format):
         wrong(config, model)
+
+
+def check_sharded_optimizer(config: "RunConfig", optimizer: "Optimizer") -> None:
+    """Whether each process can update its part by itself.
+
+    Raises:
+        ConfigError: where an update may need whole tensors.
+    """
+    from zoo.parallel.sharding import check_elementwise
+
+    if degrees(config.parallel, world_size(config.parallel)).sharded:
+        check_elementwise(optimizer)
 
 
 def check_sharded_parts(config: "RunConfig", model: "Model") -> None:

@@ -64,7 +64,15 @@ def degrees(settings: ParallelSettings, world: int) -> Degrees:
             + (f" ({world} / parallel.tensor={settings.tensor})" if settings.tensor > 1 else ""),
             f"parallel.replicas={'|'.join(map(str, divisors(data)))}",
         )
-    return Degrees(replicas=settings.replicas, shards=data // settings.replicas, tensor=settings.tensor)
+    found = Degrees(replicas=settings.replicas, shards=data // settings.replicas, tensor=settings.tensor)
+    if found.shards == 1 and (settings.offload or settings.replicas > 1):
+        raise ConfigError(
+            "parallel.offload" if settings.offload else "parallel.replicas",
+            f"{world} processes are {found.replicas} copies of one shard each: nothing is sharded, and this option would do nothing",
+            f"parallel.processes={2 * world}",
+            "parallel=ddp" if data > 1 else "parallel=single",
+        )
+    return found
 
 
 def divisors(number: int) -> list[int]:

@@ -113,6 +113,21 @@ ELEMENTWISE = (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad)
 """Optimizers whose update of an element depends on that element's gradients alone."""
 
 
+def check_elementwise(optimizer: optim.Optimizer) -> None:
+    """Whether the update of each element depends on that element's gradients alone.
+
+    Raises:
+        ConfigError: where it may not.
+    """
+    if type(optimizer) not in ELEMENTWISE:
+        raise ConfigError(
+            "optimizer",
+            f"{type(optimizer).__name__} may need whole tensors for its update, and parameters are sharded",
+            "an optimizer that works on each element alone: optimizer=adamw|adam|sgd|rmsprop|adagrad",
+            "parallel=ddp",
+        )
+
+
 def localise(optimizer: optim.Optimizer) -> dict[int, nn.Parameter]:
     """Have an optimizer that has not stepped yet update each process's part of sharded parameters.
 
@@ -125,6 +140,7 @@ def localise(optimizer: optim.Optimizer) -> dict[int, nn.Parameter]:
     Raises:
         ConfigError: where an update needs whole tensors (their norm, their rows).
     """
+    check_elementwise(optimizer)
     owners: dict[int, nn.Parameter] = {}
     for entry in optimizer.param_groups:
         parts = []
@@ -138,13 +154,6 @@ def localise(optimizer: optim.Optimizer) -> dict[int, nn.Parameter]:
             owners[id(part)] = parameter
             parts.append(part)
         entry["params"] = parts
-    if type(optimizer) not in ELEMENTWISE:
-        raise ConfigError(
-            "optimizer",
-            f"{type(optimizer).__name__} may need whole tensors for its update, and parameters are sharded",
-            "an optimizer that works on each element alone: optimizer=adamw|adam|sgd|rmsprop|adagrad",
-            "parallel=ddp",
-        )
     return owners
 
 
@@ -162,5 +171,6 @@ def squared_norm(gradients: Iterable[tuple[Tensor, int]]) -> Tensor:
         norms = torch.stack([norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in torch._foreach_norm(parts)])
         term = norms.square().sum() / copies
         total = term if total is None else total + term
-    assert total is not None
+    if total is None:
+        raise ConfigError("model", "no parameter has a gradient: the loss does not depend on any trainable parameter", "parameters with requires_grad=True")
     return everyone().sum(total)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from zoo.errors import ConfigError
+from zoo.parallel.layout import divisors
 
 
 class Strategy(StrEnum):
@@ -63,10 +64,6 @@ class Dimensions:
     widths: tuple[int, ...] = ()
     positions: int | None = None
     blocks: int = 0
-
-
-def divisors(number: int) -> list[int]:
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
 
 
 def check_layout(layout: Layout, dimensions: Dimensions) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class Ema:
         self.decay = decay
         self.live = {name: tensor for name, tensor in local_state(model).items() if tensor.is_floating_point()}
         self.average = {name: tensor.clone() for name, tensor in self.live.items()}
+        self._gathered: list[Any] = [module for module in model.modules() if hasattr(module, "reshard")]
         self._live, self._average = list(self.live.values()), list(self.average.values())
 
     @torch.no_grad()
@@ -36,11 +38,18 @@ class Ema:
         with torch.no_grad():
             own = [tensor.clone() for tensor in self._live]
             torch._foreach_copy_(self._live, self._average)
+        self._forget_gathered()
         try:
             yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self._live, own)
+            self._forget_gathered()
+
+    def _forget_gathered(self) -> None:
+        """What sharding has gathered for a forward pass stays for the next one, and would be other weights than those here."""
+        for module in self._gathered:
+            module.reshard()
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.average

@@ -305,7 +305,7 @@ class Job:
             "bundle": str(bundle) if bundle else None,
             "metrics": metrics,
             "seconds": round(seconds, 3),
-            "parameters": model.num_parameters(),
+            "parameters": sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name),
             "trained_parameters": self.trained,
             "outcome": outcome,
             "step": step,

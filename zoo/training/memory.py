@@ -54,7 +54,10 @@ class ProbeProcess:
         child = self._started()
         answer, seen = self._ask(child, str(samples))
         if answer is None:
+            code = child.poll()
             self.close()
+            if code is not None and code > 0 and seen <= self.limit:  # it ended by itself: a size is not what is wrong
+                raise ZooError(f"the step on {samples} samples failed, and not for want of memory; what it said is above")
             why = "over the limit" if seen > self.limit else f"the process died with {seen / 2**30:.2f} GiB"
             return Trial(samples, seen, None, why)
         if "memory" in answer:

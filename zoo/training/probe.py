@@ -17,11 +17,13 @@ import torch
 from zoo.build import build_augment, build_dataset, build_model, build_optimizer
 from zoo.config import RunConfig
 from zoo.data.loader import Loader
+from zoo.layers.lora import add_lora
 from zoo.parallel.collectives import Group
 from zoo.parallel.device import choose_device, limit_threads
 from zoo.parallel.mesh import replicated
 from zoo.parallel.recompute import recompute_blocks
 from zoo.plugins import import_from_environment
+from zoo.settings import MemoryFormat
 from zoo.structs import Batch, Values
 from zoo.training.job import taken
 from zoo.training.step import TrainStep
@@ -43,8 +45,11 @@ class Probe:
         data = build_dataset(config).open()
         model = build_model(config, data.spec, fetch=False)
         data = taken(data, model)
+        add_lora(model, config.lora)
         recompute_blocks(model, config.trainer.recompute, config.trainer.recompute_every)
         model.to(self.device).train()
+        if config.trainer.memory_format is MemoryFormat.CHANNELS_LAST:
+            model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(config, model)
         mesh = replicated(Group())
         settings = config.trainer

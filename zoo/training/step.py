@@ -129,7 +129,7 @@ class TrainStep:
             self.norm = norm.item()
             values = [total.item() for total in totals]
         else:  # one wait for the device, not one for each number
-            self.norm, *values = torch.stack([norm.float(), *(total.float() for total in totals)]).tolist()
+            self.norm, *values = torch.stack([norm.to(self.device, torch.float32), *(total.float() for total in totals)]).tolist()
         self.terms = {name: value / (counts[name] or 1.0) for name, value in zip(sums, values, strict=True)}
         if faults.scale is not None:
             factor = 1 / self.loss_scale
@@ -173,7 +173,7 @@ class TrainStep:
             return {name: value.item() for name, value in self.backward(part, place, step, counts).items()}
 
         terms = ", ".join(f"{name} {value:g}" for name, value in self.terms.items())
-        if math.isfinite(self.norm):
+        if math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values())):
             raise SpikeError(
                 f"step {step + 1}: the loss ({terms}) is a spike: more than trainer.spike={self.faults.settings.spike} times that of the steps before; "
                 "nothing was updated\n"

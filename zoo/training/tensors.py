@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -109,19 +110,22 @@ def read_pieces(files: Sequence[Path], pieces: Mapping[str, Piece]) -> dict[str,
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, Tensor] = {}
+    filled: dict[str, int] = {}
     try:
         for file in files:
             with safe_open(file, framework="pt") as stored:
                 places = json.loads((stored.metadata() or {}).get(PIECES, "{}"))
                 for name in stored.keys():  # noqa: SIM118 - it is no mapping
-                    _add(found, name, stored.get_slice(name), places.get(name), pieces)
+                    filled[name] = filled.get(name, 0) + _add(found, name, stored.get_slice(name), places.get(name), pieces)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{files[0]} and {len(files) - 1} more: not readable as parts of one checkpoint ({error})") from error
+    if missing := [name for name, tensor in found.items() if filled[name] != tensor.numel()]:
+        raise CheckpointError(f"{files[0].parent}: the files hold parts of {missing[0]}, not the whole of it ({len(missing)} tensors in all are not whole)")
     return found
 
 
-def _add(found: dict[str, Tensor], name: str, stored: Any, place: Mapping[str, list[int]] | None, pieces: Mapping[str, Piece]) -> None:
-    """Put what a file holds of a tensor to what is there of it already, as far as it is wanted."""
+def _add(found: dict[str, Tensor], name: str, stored: Any, place: Mapping[str, list[int]] | None, pieces: Mapping[str, Piece]) -> int:
+    """Put what a file holds of a tensor to what is there of it already, as far as it is wanted; how many elements that were."""
     shape = tuple(stored.get_shape())
     whole, offset = (tuple(place["whole"]), tuple(place["offset"])) if place else (shape, (0,) * len(shape))
     piece = pieces.get(name) or pieces.get(name.rpartition("/")[0])
@@ -129,15 +133,18 @@ def _add(found: dict[str, Tensor], name: str, stored: Any, place: Mapping[str, l
     wanted, start = (piece.shape, piece.offset) if piece else (whole, (0,) * len(whole))
     if not whole:
         found[name] = stored[...]
-        return
+        return 1
     first = [max(a, b) for a, b in zip(start, offset, strict=True)]
     last = [min(a + size, b + length) for a, size, b, length in zip(start, wanted, offset, shape, strict=True)]
     if name not in found:
         found[name] = torch.empty(wanted, dtype=_DTYPES[stored.get_dtype()])
-    if all(low < high for low, high in zip(first, last, strict=True)):
+    sides = [high - low for low, high in zip(first, last, strict=True)]
+    if min(sides) > 0:
         inside = tuple(slice(low - base, high - base) for low, high, base in zip(first, last, offset, strict=True))
         target = tuple(slice(low - base, high - base) for low, high, base in zip(first, last, start, strict=True))
         found[name][target] = stored[inside]
+        return prod(sides)
+    return 0
 
 
 def load_strictly(into: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:

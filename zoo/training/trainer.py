@@ -152,9 +152,11 @@ class Trainer:
             try:
                 counts, stopping = step.counts(parts, interruption.name is not None)
                 if stopping:
+                    self.watchdog.rest()
                     return Ending.INTERRUPTED
                 step(parts, progress.step, counts)
             except RollBack as reason:
+                self.watchdog.rest()
                 self._roll_back(reason)
                 return None
             except Exception as error:
@@ -330,8 +332,11 @@ class Trainer:
         found = newest_checkpoint(self.checkpointer.folder, self.progress.anchor)[0] if self.group.main else None
         folder = self.group.share(str(found.folder) if found else None)
         if folder is None:
-            raise CheckpointError(f"{reason}: there is no complete checkpoint in {self.checkpointer.folder} to go back to") from reason
-        checkpoint = found or open_checkpoint(Path(folder))
+            raise CheckpointError(
+                f"{reason}: there is no complete checkpoint in {self.checkpointer.folder} to go back to\n"
+                "  way out: trainer.non_finite=skip, trainer.on_spike=skip"
+            ) from reason
+        checkpoint = found or open_checkpoint(Path(folder), verify=False)  # rank 0 has read every byte
         self.load(checkpoint)
         faults.load_state_dict(faults.state_dict() | {name: before[name] for name in ("overflows", "skips", "rollbacks")})
         self.progress.loader = cursor

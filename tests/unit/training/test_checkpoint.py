@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from zoo.errors import CheckpointError
+from zoo.parallel.sharding import Piece
 from zoo.training import checkpoint as module
 from zoo.training.checkpoint import Checkpointer, newest_checkpoint, open_checkpoint, step_folders
-from zoo.training.tensors import load_strictly, read_tensors, write_tensors
+from zoo.training.tensors import load_strictly, read_pieces, read_tensors, write_tensors
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
 
@@ -192,3 +193,17 @@ def test_every_tensor_is_accounted_for(change: Callable[[dict[str, torch.Tensor]
     with pytest.raises(CheckpointError, match=message):
         load_strictly(into, found, "here")
     assert all(bool((tensor == 1).all()) for tensor in into.values())
+
+
+def test_parts_that_do_not_make_a_whole_are_refused(tmp_path: Path) -> None:
+    """R5: a file of parts that is not there must not load as whatever memory held."""
+    whole = torch.arange(12.0).view(4, 3)
+    halves = [Piece((4, 3), (2, 3), (2 * place, 0), 1, True) for place in range(2)]
+    files = [tmp_path / f"model.{place:05d}-of-00002.safetensors" for place in range(2)]
+    for place, (file, piece) in enumerate(zip(files, halves, strict=True)):
+        write_tensors(file, {"a": whole[2 * place : 2 * place + 2]}, {"a": piece})
+    assert torch.equal(read_pieces(files, {})["a"], whole)
+    middle = Piece((4, 3), (2, 3), (1, 0), 1, True)
+    assert torch.equal(read_pieces(files, {"a": middle})["a"], whole[1:3])
+    with pytest.raises(CheckpointError, match="parts of a, not the whole"):
+        read_pieces(files[:1], {"a": middle})
