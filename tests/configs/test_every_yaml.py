@@ -46,6 +46,8 @@ def overrides_of(name: str) -> list[str]:
         overrides += DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
     elif group == "data":
         overrides += ENCODER_OF.get(option, [])
+    elif name == "parallel/tensor":
+        overrides += ["model/encoder=vit_tiny", "model.encoder.patch_size=2"]
     elif group == "model/head" and option.startswith("next_item"):
         overrides = ["data=ml100k", *RANKING[:-1], *overrides]
     return overrides

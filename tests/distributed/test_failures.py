@@ -117,5 +117,6 @@ def test_a_signal_to_the_launcher_saves_and_ends_with_0(layout: list[str], tmp_p
     more = zoo(
         tmp_path, "resume=run", "parallel.processes=1", f"trainer.max_steps={steps}", "trainer.max_epochs=null", "allow=[trainer.max_steps,trainer.max_epochs]"
     )
-    assert more.wait(120) == 0, more.communicate()
+    _, errors = more.communicate(timeout=120)
+    assert more.returncode == 0, errors
     assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == steps
