@@ -19,6 +19,9 @@ from zoo.model import Model
 from zoo.training.checkpoint import MARKER, find_checkpoint, open_checkpoint, published_weights
 from zoo.training.tensors import read_tensors
 
+MANY = 8
+"""Layers that a way out names one by one."""
+
 
 @dataclass(frozen=True)
 class InitReport:
@@ -89,12 +92,15 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
         if name in found and found[name].shape != tuple(state[name].shape)
     ]
     if problems:
-        prefixes = sorted({problem.split(": ")[1].split(".")[0].split(" ")[0] for problem in problems})
+        layers = {problem.split(": ")[1].split(" ")[0].rpartition(".")[0] or problem.split(": ")[1].split(" ")[0] for problem in problems}
+        prefixes = sorted({"head" if layer.startswith("head.") else layer for layer in layers})
+        if len(prefixes) > MANY:  # another architecture: by part
+            prefixes = sorted({prefix.partition(".")[0] for prefix in prefixes})
         raise CheckpointError(
             f"init: {len(problems)} tensors of {file} do not fit the model:\n  "
             + "\n  ".join(problems[:40])
             + (f"\n  and {len(problems) - 40} more" if len(problems) > 40 else "")
-            + f"\n  way out: leave what is new as initialised: init_skip=[{','.join(prefixes)}] (longer prefixes take less)"
+            + f"\n  way out: leave what is new as initialised: init_skip=[{','.join(prefixes)}]"
         )
     folder = processor_folder(path)
     if folder is not None and data is not None:

@@ -30,6 +30,7 @@ from zoo.parallel.parallelize import place
 from zoo.parallel.seeding import seed_everything
 from zoo.parallel.sharding import whole_state
 from zoo.settings import Mode
+from zoo.specs import Horizon
 from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint, step_folders
 from zoo.training.determinism import deterministic
 from zoo.training.environment import environment, write_environment
@@ -81,6 +82,7 @@ class Job:
     def __init__(self, config: RunConfig, run_dir: Path, mesh: Mesh, device: torch.device) -> None:
         self.config, self.run_dir, self.mesh, self.group, self.device = config, run_dir, mesh, mesh.world, device
         self.log: RunLog | None = None
+        self.best: tuple[int, str] | None = None
         self.loaders: list[Loader] = []
         self.interruption = Interruption()
         self.trained = 0
@@ -96,6 +98,7 @@ class Job:
         writers = {"rank": self.group.rank, "writers": self.group.size} if self.mesh.degrees.sharded else {}
         checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last, timeout=config.parallel.timeout, **writers)
         checkpoint = self._checkpoint(checkpointer)
+        self.say(f"{self.run_dir}: opening the data ({config.data['name']})")
         data = build_dataset(config).open()
         check_opened(config, data.spec)
         self._keep_data(data, begun_before=checkpoint is not None)
@@ -112,6 +115,7 @@ class Job:
         )
         train = self._loader(data, "train", training=True)
         horizon = horizon_of(settings, train.steps_per_epoch)
+        self._begin(data, model, horizon, checkpoint)
         evaluators = {split: self._evaluator(data, split) for split in ("validation", "test") if split in data.splits}
         validation = evaluators.get("validation")
         display = None
@@ -168,6 +172,7 @@ class Job:
                 if self.group.main:
                     self._publish(data, model, metrics, tables, state)
             self._list_bad_samples()
+            self.best = self._best(trainer) if outcome.ending is not Ending.INTERRUPTED else None
             if self.group.main:
                 (self.run_dir / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             outcome_word = result["outcome"]
@@ -180,6 +185,23 @@ class Job:
         return result
 
     # --- parts ------------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, data: OpenData, model: Model, horizon: Horizon, checkpoint: Checkpoint | None) -> None:
+        """What is going to be trained on what, and whether anything is left to do.
+
+        Raises:
+            ConfigError: for a resumed run that is past its new end.
+        """
+        if checkpoint is not None and checkpoint.step > horizon.total_steps:
+            raise ConfigError(
+                "trainer.max_steps",
+                f"the run in {self.run_dir} has done {checkpoint.step} steps, and this would end it after {horizon.total_steps}",
+                f"trainer.max_steps={checkpoint.step} or more",
+                f"a bundle of an earlier checkpoint: zoo export {self.run_dir} --checkpoint STEP --to FOLDER",
+            )
+        splits = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+        parameters = f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
+        self.say(f"{splits} samples; {parameters}; {horizon.total_steps:,} steps of {self.config.loader.batch_size} samples")
 
     def _checkpoint(self, checkpointer: Checkpointer) -> Checkpoint | None:
         """The one to go on from; rank 0 chooses, so that all ranks go on from the same."""
@@ -292,6 +314,12 @@ class Job:
         remove_lora(model)
         return metrics, tables, state
 
+    @staticmethod
+    def _best(trainer: Trainer) -> tuple[int, str] | None:
+        """The step that was published and the metric that chose it, where it is not the last."""
+        best = trainer.progress.best
+        return None if best is None or trainer.monitor is None or best.step == trainer.progress.step else (best.step, trainer.monitor.metric)
+
     def _publish(self, data: OpenData, model: Model, metrics: dict[str, float], tables: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
         """The bundle, then pictures."""
         bundle, processor = self.run_dir / "bundle", Processor.of(data)
@@ -328,7 +356,8 @@ class Job:
             return
         bundle, parameters = Path(result["bundle"]), result["parameters"]
         example = open_bundle(bundle).example
-        closing(run_dir=self.run_dir, metrics=result["metrics"], seconds=result["seconds"], parameters=parameters, bundle=bundle, example=example)
+        figures, seconds = result["metrics"], result["seconds"]
+        closing(run_dir=self.run_dir, metrics=figures, seconds=seconds, parameters=parameters, bundle=bundle, example=example, best=self.best)
 
     def say(self, line: str) -> None:
         if self.group.main:

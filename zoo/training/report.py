@@ -17,6 +17,7 @@ def closing(
     parameters: int,
     example: str = "FILE",
     bundle: Path | None = None,
+    best: tuple[int, str] | None = None,
     stream: IO[str] | None = None,
 ) -> None:
     """A table of the final figures, then commands that go on from here.
@@ -28,6 +29,7 @@ def closing(
         parameters: of the model.
         example: what `zoo predict` takes after the bundle (``zoo.inference.inputs.example``).
         bundle: the run's bundle.
+        best: the step whose weights these figures are of, and the metric that chose it; None where they are the last step's.
         stream: standard error, if not given.
     """
     stream = stream or sys.stderr
@@ -36,6 +38,8 @@ def closing(
         _rich_table(rows, stream)
     else:
         stream.write("".join(f"{line}\n" for line in plain_table(("metric", "validation", "test"), rows)))
+    if best is not None:
+        stream.write(f"\nthe figures and the bundle are of step {best[0]}, the first with the best {best[1]}\n")
     stream.write(f"\n{parameters:,} parameters, {clock(seconds)} in training; everything is in {run_dir}\n")
     commands = next_commands(run_dir, bundle, example)
     width = max(len(command) for command, _ in commands)

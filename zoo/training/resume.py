@@ -143,7 +143,24 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
         else:
             ways.append(f"say that they may change: allow=[{','.join(sorted({*asked, *config.run.allow}))}]")
         raise ConfigError("resume", f"the run in {run_dir} goes on with another config:{''.join(lines)}", *ways)
+    check_end(config, run_dir)
     config.save(file)
+
+
+def check_end(config: RunConfig, run_dir: Path) -> None:
+    """Nothing is left to do for a run that is past its new end; where that is counted in epochs, the job knows it.
+
+    Raises:
+        ConfigError: with the steps done.
+    """
+    done = max((int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").glob("step_*")), default=0)
+    if config.trainer.max_steps is not None and done > config.trainer.max_steps:
+        raise ConfigError(
+            "trainer.max_steps",
+            f"the run in {run_dir} has done {done} steps, and this would end it after {config.trainer.max_steps}",
+            f"trainer.max_steps={done} or more",
+            f"a bundle of an earlier checkpoint: zoo export {run_dir} --checkpoint STEP --to FOLDER",
+        )
 
 
 def _schedule_wires(config: RunConfig) -> set[str]:

@@ -99,3 +99,14 @@ def test_the_split_of_a_batch_matters_to_statistics_of_its_parts(tmp_path: Path,
     with pytest.raises(ConfigError, match=override.replace("=", ": 1 -> ")):
         accept_resume(compose(*begun, override), tmp_path)
     accept_resume(compose(*begun, override, f"allow=[{override.partition('=')[0]}]"), tmp_path)
+
+
+def test_a_run_past_its_new_end_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    """R22: it would pass for a finished one."""
+    compose("schedule=constant", "trainer.max_steps=100").save(tmp_path / "config.yaml")
+    (tmp_path / "checkpoints" / "step_00000100").mkdir(parents=True)
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"has done 100 steps, and this would end it after 60\n.*trainer.max_steps=100 or more"):
+        accept_resume(compose("schedule=constant", "trainer.max_steps=60"), tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == before
+    accept_resume(compose("schedule=constant", "trainer.max_steps=100"), tmp_path)
