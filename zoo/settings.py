@@ -130,8 +130,8 @@ class ModelSettings:
 class LoraSettings:
     """Low-rank adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685): W + alpha / rank * B A, of which only B and A are trained.
 
-    Encoders and decoders with an adapted layer are frozen but for their adapters; heads, and parts without one, train as they are. The bundle
-    holds the sums, as plain weights.
+    Encoders and decoders with an adapted layer are frozen but for their adapters, and so is an adapted layer of a head; the rest of a head, and parts
+    without an adapter, train as they are. The bundle holds the sums, as plain weights.
 
     Args:
         rank: of the adapters; null has none, and trains the whole model.

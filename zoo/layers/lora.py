@@ -92,10 +92,10 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
     found = [name for name in layers if any(fnmatchcase(name, pattern) for pattern in settings.targets)]
     if not found:
         raise ConfigError("model.lora.targets", "names no layer", "model.lora.targets=[encoder.*]", "model.lora.rank=null for no adapters")
-    for part in {name.partition(".")[0] for name in found} - {"head"}:  # a head is new, and trains as it is
+    for part in {name.partition(".")[0] for name in found} - {"head"}:
         model.get_submodule(part).requires_grad_(False)
     for name in found:
-        layer: Any = layers[name]
+        layer: Any = layers[name].requires_grad_(False)  # of a head, which is new, the other layers train as they are
         layer.__class__ = ADAPTED[type(layer)]
         layer.add_adapter(settings)
         layer.train(layer.training)

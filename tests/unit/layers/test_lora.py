@@ -140,7 +140,7 @@ def test_a_run_with_adapters_goes_on_exactly_and_publishes_averages(tmp_path: Pa
     base = whole.model.head.row.weight.clone()
     whole.fit()
     assert torch.equal(whole.model.head.row.weight, base)
-    assert not whole.model.head.position.weight.requires_grad
+    assert whole.model.head.position.weight.requires_grad
     assert float(whole.model.head.row.lora_b.detach().abs().max()) > 0
     first, second = trainer(tmp_path / "cut"), trainer(tmp_path / "cut")
     stop_at(first, 7)
