@@ -66,10 +66,10 @@ def test_what_this_machine_has() -> None:
 def test_a_real_limit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Children are killed at the limit, the search goes on, and nothing is written."""
     monkeypatch.chdir(tmp_path)
-    wide = ["model/encoder=cnn", "model.encoder.widths=[256,256]", "model.encoder.blocks=[2,2]", "data.image_size=32"]
-    assert main(["batch", *wide, "--memory", "2GiB", "--json"]) == 0
+    wide = ["model/encoder=cnn", "model.encoder.widths=[16,16]", "model.encoder.blocks=[2,2]", "data.image_size=32"]
+    assert main(["batch", *wide, "--memory", "1300MiB", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["peak"] <= found["limit"] == 2 << 30
+    assert found["peak"] <= found["limit"] == 1300 << 20
     assert any(trial["refused"] == "over the limit" for trial in found["trials"])
     assert found["samples"] == max(trial["samples"] for trial in found["trials"] if trial["refused"] is None)
     assert not list(tmp_path.iterdir())
