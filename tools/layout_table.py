@@ -24,7 +24,7 @@ from tests.processes import run_ranks
 
 COMMON = ["logger=none", "trainer.clip_norm=null", "data.batch_size=16"]
 TEXT = [*COMMON, "data=tweets", "data/tokenizer=byte", "model/encoder=transformer_tiny", "model.encoder.dropout=0.1"]
-BOTH = [*COMMON, "experiment=stamps_both", "data.batch_size=16"]
+BOTH = [*COMMON, "experiment=stamps_both", "data.batch_size=16", "schedule.warmup_steps=0"]
 CASES = {**MODELS, "cnn": [*MODELS["cnn"], "trainer.batch_statistics=local"], "text": TEXT, "image+text": BOTH}
 LAYOUTS: dict[str, tuple[int, list[str]]] = {
     "single": (1, []),
