@@ -62,7 +62,9 @@ def make_trainer(overrides: list[str], dtype: str = "float32", folder: Path | No
     mesh = make_mesh(degrees(config.parallel, world.size), device)
     data = build_dataset(config).open()
     with torch.device("meta"):
-        data = taken(data, build_model(config, data.spec))
+        skeleton = build_model(config, data.spec).to(getattr(torch, dtype))
+        add_lora(skeleton, config.lora)
+    data = taken(data, skeleton)
     precise = getattr(torch, dtype)
 
     def build() -> Any:
@@ -71,7 +73,7 @@ def make_trainer(overrides: list[str], dtype: str = "float32", folder: Path | No
         return model
 
     seed_everything(config.run.seed)
-    model = place(build, build, mesh, device, config.trainer, config.parallel)
+    model = place(build, skeleton, mesh, device, config.trainer, config.parallel)
     loader = Loader(
         data=data,
         split="train",

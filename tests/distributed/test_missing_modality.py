@@ -67,7 +67,9 @@ def train(rank: int, world: int, micro_batches: int, options: dict[str, Any], la
     """Gradients of each step, losses, and the parameters in the end."""
     settings, device, parallel = TrainerSettings(clip_norm=1.0, accumulate=micro_batches), torch.device("cpu"), ParallelSettings(strategy=strategy)
     mesh = make_mesh(degrees(parallel, world), device)
-    model = place(partial(make_model, options), partial(make_model, options), mesh, device, settings, parallel).train()
+    with torch.device("meta"):
+        skeleton = make_model(options)
+    model = place(partial(make_model, options), skeleton, mesh, device, settings, parallel).train()
     step = TrainStep(
         model=model,
         optimizer=adamw(groups=ParameterGroups(model), lr=0.01),

@@ -1,11 +1,9 @@
 """``zoo eval``: measure a finished model on a split of its data."""
 
-import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
 from zoo.cli.output import DONE, only_json, say, say_json
-from zoo.errors import ZooError
+from zoo.cli.parser import CommandParser
 
 HELP = """usage: zoo eval RUN_OR_BUNDLE [--split test] [--device auto] [data.key=value] ...
 
@@ -21,15 +19,8 @@ options
   --json --import X --debug as for every command; keys: run, bundle, split, metrics, tables, seconds, parameters"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ZooError(f"zoo eval: {message}\n  way out: zoo eval RUN_OR_BUNDLE [--split test] [data.key=value]; see `zoo eval --help`")
-
-
 def run(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="zoo eval", add_help=False, allow_abbrev=False)
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser = CommandParser("eval", "zoo eval RUN_OR_BUNDLE [--split test] [data.key=value]")
     parser.add_argument("--split", default="test")
     parser.add_argument("--device")
     parser.add_argument("words", nargs="*")

@@ -1,11 +1,10 @@
 """``zoo export``: a bundle from any checkpoint of a run."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
+from zoo.cli.parser import CommandParser
 from zoo.errors import ZooError
 
 HELP = """usage: zoo export RUN --to FOLDER [--checkpoint best|last|STEP]
@@ -21,15 +20,8 @@ options
   --json --import X --debug as for every command; keys: run, bundle, step, metrics, parameters"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ZooError(f"zoo export: {message}\n  way out: zoo export RUN --to FOLDER; see `zoo export --help`")
-
-
 def run(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="zoo export", add_help=False, allow_abbrev=False)
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser = CommandParser("export", "zoo export RUN --to FOLDER")
     parser.add_argument("--to")
     parser.add_argument("--checkpoint", default="best")
     parser.add_argument("run", nargs="?")

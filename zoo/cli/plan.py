@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import DONE, only_json, say, say_json, table
-from zoo.errors import ConfigError, ZooError
+from zoo.cli.parser import OVERRIDES, CommandParser
+from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.checks import Report
@@ -42,16 +43,9 @@ options; what is not given comes from the config, or is searched for where there
 Exit code 2 where it does not fit or the target is out of reach; the message says by how much, and what would do."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ZooError(f"zoo plan: {message}\n  way out: `zoo plan --help` lists the options; everything else has the form key=value")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="zoo plan", add_help=False, allow_abbrev=False)
+    parser = CommandParser("plan", OVERRIDES)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--sources", action="store_true")
     parser.add_argument("--config-name", "-cn", default="train")
     parser.add_argument("--config-dir", "-cd")

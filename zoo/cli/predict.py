@@ -4,9 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from zoo.cli.output import DONE, USERS, only_json, say, say_json, table
+from zoo.cli.parser import CommandParser
 from zoo.errors import ZooError
 from zoo.specs import InputSpec
 
@@ -32,15 +33,8 @@ Exit code 0 when every input was answered, 2 when one could not be used: its rea
 WIDTH = 60
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ZooError(f"zoo predict: {message}\n  way out: zoo predict BUNDLE FILE ...; see `zoo predict --help`")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="zoo predict", add_help=False, allow_abbrev=False)
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser = CommandParser("predict", "zoo predict BUNDLE FILE ...")
     parser.add_argument("--text", action="append", default=[])
     parser.add_argument("--row", action="append", default=[])
     parser.add_argument("--user", action="append", default=[])

@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from zoo.cli.output import DONE, only_json, say, say_json
+from zoo.cli.parser import OVERRIDES, CommandParser
 from zoo.config import RunConfig
 from zoo.errors import ConfigError, ZooError
 
@@ -42,17 +43,10 @@ options
 `zoo list` shows the groups' options, `zoo show NAME` what they mean, `zoo check ...` tries a composition without data."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ZooError(f"zoo train: {message}\n  way out: `zoo train --help` lists the options; everything else has the form key=value")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="zoo train", add_help=False, allow_abbrev=False)
+    parser = CommandParser("train", OVERRIDES)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--run", "-r", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])

@@ -103,6 +103,11 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
     return found
 
 
+def adapter_parameters(model: nn.Module) -> int:
+    """How many numbers its adapters hold, on top of the plain model's."""
+    return sum(module.lora_a.numel() + module.lora_b.numel() for module in model.modules() if isinstance(module, Adapter))
+
+
 def remove_lora(model: nn.Module) -> None:
     """Make a model plain again, with the weights that it had before its adapters; ``merged`` gives those to load."""
     for module in list(model.modules()):

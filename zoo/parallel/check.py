@@ -32,8 +32,9 @@ def check_sharing(config: "RunConfig", model: "Model") -> None:
         from zoo.parallel.recompute import check_recompute
 
         check_recompute(model, config.trainer.recompute)
-    for wrong in (check_sharded_parts, check_sharded_thaw, check_tensor_lora, check_sharded_format):
-        wrong(config, model)
+    check_sharded_parts(config, model)
+    for one in (check_sharded_thaw, check_tensor_lora, check_sharded_format):
+        one(config)
 
 
 def check_sharded_optimizer(config: "RunConfig", optimizer: "Optimizer") -> None:
@@ -58,7 +59,7 @@ def check_sharded_parts(config: "RunConfig", model: "Model") -> None:
         )
 
 
-def check_sharded_thaw(config: "RunConfig", model: "Model") -> None:  # noqa: ARG001 - as the others
+def check_sharded_thaw(config: "RunConfig") -> None:
     if config.parallel.strategy is Strategy.FSDP and config.trainer.freeze_until is not None:
         raise ConfigError(
             "trainer.freeze_until",
@@ -68,14 +69,14 @@ def check_sharded_thaw(config: "RunConfig", model: "Model") -> None:  # noqa: AR
         )
 
 
-def check_tensor_lora(config: "RunConfig", model: "Model") -> None:  # noqa: ARG001 - as the others
+def check_tensor_lora(config: "RunConfig") -> None:
     if config.parallel.tensor > 1 and config.lora.rank is not None:
         raise ConfigError(
             "model.lora.rank", f"{config.lora.rank}: adapters of matrices that parallel.tensor={config.parallel.tensor} cuts are not there", "parallel=fsdp"
         )
 
 
-def check_sharded_format(config: "RunConfig", model: "Model") -> None:  # noqa: ARG001 - as the others
+def check_sharded_format(config: "RunConfig") -> None:
     if config.trainer.memory_format is MemoryFormat.CHANNELS_LAST and degrees(config.parallel, world_size(config.parallel)).sharded:
         raise ConfigError(
             "trainer.memory_format", "channels_last orders whole tensors, and this layout cuts them", "trainer.memory_format=contiguous", "parallel=ddp"

@@ -93,7 +93,7 @@ class Gradients:
         Raises:
             ConfigError: where no parameter has a gradient.
         """
-        if not self.mesh.degrees.sharded:
+        if not self.mesh.degrees.sharded or not gradients:
             return total_norm(gradients)
         return squared_norm([(parameter.grad, self.copies[id(parameter)]) for parameter in self.parameters if parameter.grad is not None]).sqrt()
 

@@ -17,17 +17,15 @@ from zoo.parallel.sharding import local, part_of
 from zoo.settings import MemoryFormat, ParallelSettings, TrainerSettings
 
 
-def place(
-    build: Callable[[], Model], skeleton: Callable[[], Model], mesh: Mesh, device: torch.device, trainer: TrainerSettings, parallel: ParallelSettings
-) -> Model:
+def place(build: Callable[[], Model], skeleton: Model, mesh: Mesh, device: torch.device, trainer: TrainerSettings, parallel: ParallelSettings) -> Model:
     """A model on its device and, where the run is sharded, this process's part of it.
 
     Args:
         build: makes the whole model on the CPU, with its weights.
-        skeleton: makes it without; called on the meta device.
+        skeleton: the same on the meta device; what is given back where the run is sharded.
         mesh: of the run.
         device: of this process.
-        trainer: recomputation, compilation, precision.
+        trainer: recomputation, compilation, memory format.
         parallel: what is shared.
     """
     if not mesh.degrees.sharded:
@@ -37,11 +35,9 @@ def place(
         apply(model, mesh, trainer, parallel)
         return model
     source = build() if mesh.world.main else None
-    with torch.device("meta"):
-        model = skeleton()
-    apply(model, mesh, trainer, parallel)
-    fill(model, source, torch.device("cpu") if parallel.offload else device, device)
-    return model
+    apply(skeleton, mesh, trainer, parallel)
+    fill(skeleton, source, torch.device("cpu") if parallel.offload else device, device)
+    return skeleton
 
 
 def apply(model: Model, mesh: Mesh, trainer: TrainerSettings, parallel: ParallelSettings) -> None:
@@ -59,8 +55,7 @@ def apply(model: Model, mesh: Mesh, trainer: TrainerSettings, parallel: Parallel
 
 def compile_blocks(model: Model) -> None:
     """Each repeated block, so that one compilation serves all of them; the whole model where it names none."""
-    blocks = list(repeated(model))
-    for module in blocks or [model]:
+    for module in repeated(model) or [model]:
         module.compile()
 
 

@@ -171,6 +171,5 @@ def squared_norm(gradients: Iterable[tuple[Tensor, int]]) -> Tensor:
         norms = torch.stack([norm.to(torch.promote_types(norm.dtype, torch.float32)) for norm in torch._foreach_norm(parts)])
         term = norms.square().sum() / copies
         total = term if total is None else total + term
-    if total is None:
-        raise ConfigError("model", "no parameter has a gradient: the loss does not depend on any trainable parameter", "parameters with requires_grad=True")
+    assert total is not None
     return everyone().sum(total)

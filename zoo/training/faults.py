@@ -32,9 +32,11 @@ class TooManyFaultsError(ZooError):
 
 
 class Faults:
-    """Args:
-    settings: policies and their limits.
-    main: whether this rank speaks.
+    """Says of each step whether it may be made, and counts those that may not.
+
+    Args:
+        settings: policies and their limits.
+        main: whether this rank speaks.
     """
 
     def __init__(self, settings: TrainerSettings, *, main: bool = True) -> None:

@@ -16,6 +16,7 @@ from zoo.errors import CheckpointError, ConfigError, near
 from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header
 from zoo.model import Model
+from zoo.prefixes import longest, under
 from zoo.training.checkpoint import MARKER, find_checkpoint, open_checkpoint, published_weights
 from zoo.training.tensors import read_tensors
 
@@ -74,10 +75,10 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
     state = model.state_dict()
 
     def skips(name: str) -> bool:
-        return any(name == prefix or name.startswith(f"{prefix}.") for prefix in skip)
+        return longest(name, skip) is not None
 
     for prefix in skip:
-        if not any(name == prefix or name.startswith(f"{prefix}.") for name in [*state, *found]):
+        if not any(under(name, prefix) for name in [*state, *found]):
             raise ConfigError(
                 "init_skip",
                 f"no parameter begins with {prefix!r}",

@@ -19,7 +19,7 @@ from zoo.data.loader import Loader
 from zoo.data.processor import Processor
 from zoo.errors import ConfigError
 from zoo.hub.bundle import open_bundle, write_bundle
-from zoo.layers.lora import add_lora, merged, remove_lora
+from zoo.layers.lora import adapter_parameters, add_lora, merged, remove_lora
 from zoo.model import Model
 from zoo.parallel.collectives import everyone
 from zoo.parallel.device import choose_device, limit_threads
@@ -40,6 +40,7 @@ from zoo.training.logging import RunInfo, RunLog
 from zoo.training.plots import plot_run
 from zoo.training.progress import ProgressDisplay
 from zoo.training.report import closing, stopped
+from zoo.training.resume import refuse_past_end
 from zoo.training.signals import Interruption
 from zoo.training.state import Ending, Monitor
 from zoo.training.trainer import Trainer, horizon_of
@@ -103,16 +104,12 @@ class Job:
         check_opened(config, data.spec)
         self._keep_data(data, begun_before=checkpoint is not None)
         with torch.device("meta"):
-            data = taken(data, build_model(config, data.spec, fetch=False))
+            skeleton = build_model(config, data.spec, fetch=False)
+            add_lora(skeleton, config.lora)
+        data = taken(data, skeleton)
         seed_everything(config.run.seed)
-        model = place(
-            partial(self._model, data, begun_before=checkpoint is not None),
-            partial(self._skeleton, data),
-            self.mesh,
-            self.device,
-            settings,
-            config.parallel,
-        )
+        build = partial(self._model, data, begun_before=checkpoint is not None)
+        model = place(build, skeleton, self.mesh, self.device, settings, config.parallel)
         train = self._loader(data, "train", training=True)
         horizon = horizon_of(settings, train.steps_per_epoch)
         self._begin(data, model, horizon, checkpoint)
@@ -192,16 +189,10 @@ class Job:
         Raises:
             ConfigError: for a resumed run that is past its new end.
         """
-        if checkpoint is not None and checkpoint.step > horizon.total_steps:
-            raise ConfigError(
-                "trainer.max_steps",
-                f"the run in {self.run_dir} has done {checkpoint.step} steps, and this would end it after {horizon.total_steps}",
-                f"trainer.max_steps={checkpoint.step} or more",
-                f"a bundle of an earlier checkpoint: zoo export {self.run_dir} --checkpoint STEP --to FOLDER",
-            )
+        if checkpoint is not None:
+            refuse_past_end(self.run_dir, checkpoint.step, horizon.total_steps)
         splits = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
-        parameters = f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
-        self.say(f"{splits} samples; {parameters}; {horizon.total_steps:,} steps of {self.config.loader.batch_size} samples")
+        self.say(f"{splits} samples; {model.num_parameters():,} parameters; {horizon.total_steps:,} steps of {self.config.loader.batch_size} samples")
 
     def _checkpoint(self, checkpointer: Checkpointer) -> Checkpoint | None:
         """The one to go on from; rank 0 chooses, so that all ranks go on from the same."""
@@ -227,16 +218,10 @@ class Job:
         self._adapt(model)
         return model
 
-    def _skeleton(self, data: OpenData) -> Model:
-        """The same without its weights."""
-        model = build_model(self.config, data.spec, fetch=False)
-        add_lora(model, self.config.lora)
-        return model
-
     def _adapt(self, model: Model) -> None:
         """Adapters, where the config has them."""
         if adapted := add_lora(model, self.config.lora):
-            adapters = sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" in name)
+            adapters = adapter_parameters(model)
             self.say(f"lora: {len(adapted)} layers adapted, with {adapters:,} parameters to {model.num_parameters() - adapters:,} of the model")
 
     def _keep_data(self, data: OpenData, *, begun_before: bool) -> None:
@@ -333,7 +318,7 @@ class Job:
             "bundle": str(bundle) if bundle else None,
             "metrics": metrics,
             "seconds": round(seconds, 3),
-            "parameters": sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name),
+            "parameters": model.num_parameters() - adapter_parameters(model),
             "trained_parameters": self.trained,
             "outcome": outcome,
             "step": step,

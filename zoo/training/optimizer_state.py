@@ -23,9 +23,11 @@ Plain = int | float | bool | str | None
 
 
 class OptimizerState:
-    """Args:
-    optimizer: as it was built, before its first step.
-    names: of its parameters, by ``id``.
+    """Takes an optimizer's state apart and puts it together again.
+
+    Args:
+        optimizer: as it was built, before its first step.
+        names: of its parameters, by ``id``.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> None:

@@ -89,7 +89,7 @@ def _curves(panels: Mapping[str, Mapping[str, Series]], title: str) -> "Figure":
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.2 * columns if columns > 1 else 7, 3.4 * rows if columns > 1 else 4.2), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, (name, lines) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (name, lines) in zip(grid.flat[: len(panels)], panels.items(), strict=True):
         _panel(axes, name, lines)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)

@@ -153,11 +153,19 @@ def check_end(config: RunConfig, run_dir: Path) -> None:
     Raises:
         ConfigError: with the steps done.
     """
-    done = max((int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").glob("step_*")), default=0)
-    if config.trainer.max_steps is not None and done > config.trainer.max_steps:
+    if config.trainer.max_steps is not None:
+        done = max((int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").glob("step_*")), default=0)
+        refuse_past_end(run_dir, done, config.trainer.max_steps)
+
+
+def refuse_past_end(run_dir: Path, done: int, total: int) -> None:
+    """Raises:
+    ConfigError: where more steps are done than the run has.
+    """
+    if done > total:
         raise ConfigError(
             "trainer.max_steps",
-            f"the run in {run_dir} has done {done} steps, and this would end it after {config.trainer.max_steps}",
+            f"the run in {run_dir} has done {done} steps, and this would end it after {total}",
             f"trainer.max_steps={done} or more",
             f"a bundle of an earlier checkpoint: zoo export {run_dir} --checkpoint STEP --to FOLDER",
         )
