@@ -105,19 +105,19 @@ def new_run(folder: Path, name: str, overrides: list[str]) -> Path:
 def results(run_dir: Path) -> dict[str, Any]:
     """All that has to be equal."""
     from zoo.training.checkpoint import newest_checkpoint
+    from zoo.training.logging import repeatable
 
     checkpoint, messages = newest_checkpoint(run_dir / "checkpoints")
     assert checkpoint is not None
     assert not messages
     marker = json.loads((checkpoint.folder / "complete.json").read_text())["files"]
     rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    changing = ("time", "samples_per_second")
     return {
         "step": checkpoint.step,
         "tensors": {name: entry["sha256"] for name, entry in marker.items() if name.endswith(".safetensors")},
         "bundle": (run_dir / "bundle" / "model.safetensors").read_bytes(),
         "metrics": json.loads((run_dir / "result.json").read_text())["metrics"],
-        "rows": [{name: value for name, value in row.items() if name not in changing} for row in rows],
+        "rows": [repeatable(row) for row in rows],
     }
 
 

@@ -111,6 +111,7 @@ class Batch:
         ids: B int64, the row's number in its split; keys its randomness and names it in messages.
         valid: B bool; False marks rows that only pad (a sampler's filler, a sample that could not be read) and count for nothing.
         bad: the samples behind rows that could not be read.
+        positions: real ones of all inputs whose lengths vary, for the log's throughput.
     """
 
     inputs: dict[str, Values]
@@ -118,6 +119,7 @@ class Batch:
     ids: Tensor
     valid: Tensor
     bad: tuple[BadSample, ...] = ()
+    positions: int = 0
 
     @property
     def size(self) -> int:

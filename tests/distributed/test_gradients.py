@@ -99,6 +99,78 @@ def test_a_parameter_that_one_rank_does_not_use() -> None:
     assert run_ranks(half_used, 2) == [{"none": True, "two": True}] * 2
 
 
+def in_buckets(rank: int, world: int, micro_batches: int) -> tuple[Tensors, dict[str, float], int]:
+    """Of three steps, with a bucket for nearly every parameter; and how many buckets were on their way before the backward pass was over."""
+    from zoo.parallel import gradients as module
+
+    module.BUCKET = 64
+    early = []
+    collect = module.Gradients.collect
+
+    def counting(self: module.Gradients, extras: list[torch.Tensor]) -> object:
+        early.append(self._sent)
+        return collect(self, extras)
+
+    module.Gradients.collect = counting  # type: ignore[method-assign]
+    model = make_model(dtype=torch.float64)
+    mesh = replicated(Group(rank, world))
+    step = TrainStep(
+        model=model,
+        optimizer=sgd(groups=ParameterGroups(model), lr=0.1),
+        schedule=lambda _: 1.0,
+        settings=TrainerSettings(clip_norm=None, accumulate=micro_batches),
+        seed=0,
+        mesh=mesh,
+        device=torch.device("cpu"),
+    )
+    loader = TinyLoader(size=21, batch_size=7, rank=rank, world=world, micro_batches=micro_batches)
+    for place, parts in zip(range(3), loader, strict=False):
+        counts, _ = step.counts(parts, False)
+        step(parts, place, counts)
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}, step.terms, max(early)
+
+
+@pytest.mark.parametrize(("world", "micro_batches"), [(2, 1), (2, 3), (3, 1)])
+def test_buckets_that_leave_during_the_backward_pass_change_nothing(world: int, micro_batches: int) -> None:
+    """R3, and the overlap itself: some buckets have left before the backward pass is over; the first step, which lays them out, has none."""
+    ((wanted, terms, none),) = [in_buckets(0, 1, micro_batches)]
+    assert none == 0
+    for found, found_terms, early in run_ranks(in_buckets, world, micro_batches):
+        assert early > 3
+        assert_same(found, wanted)
+        assert found_terms == pytest.approx(terms, rel=1e-10)
+
+
+def by_turns(rank: int, world: int) -> list[list[float] | None]:
+    """Each rank leaves out another parameter in each step; buckets of one parameter each."""
+    from torch import nn
+
+    from zoo.parallel.gradients import Gradients
+
+    parameters = [nn.Parameter(torch.ones(20, dtype=torch.float64)) for _ in range(5)]
+    gradients = Gradients(parameters, replicated(Group(rank, world)), bucket=8)
+    found: list[list[float] | None] = []
+    for step in range(6):
+        gradients.clear()
+        gradients.arm()
+        used = [place for place in range(5) if place != (step + rank) % 5 and place != step % 3]
+        sum((place + 1) * parameters[place].sum() for place in used).backward()
+        gradients.collect([torch.zeros((), dtype=torch.float64)])
+        found.append([0.0 if parameter.grad is None else parameter.grad[0].item() for parameter in parameters])
+        assert parameters[step % 3].grad is None
+    return found  # type: ignore[return-value]
+
+
+def test_ranks_that_use_different_parameters_send_the_same_buckets() -> None:
+    """R9: no rank waits for a bucket that another one never fills."""
+    several = run_ranks(by_turns, 3)
+    assert several[0] == several[1] == several[2]
+    for step, values in enumerate(several[0]):
+        for place, value in enumerate(values):
+            ranks = 0 if place == step % 3 else sum((step + rank) % 5 != place for rank in range(3))
+            assert value == ranks * (place + 1)
+
+
 def test_the_tiny_data_has_unequal_lengths() -> None:
     lengths = make_batch(torch.arange(8)).inputs["words"].mask.sum(1)
     assert len(set(lengths.tolist())) > 3

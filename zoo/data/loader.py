@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from zoo.data.ahead import PINNED, ahead
 from zoo.data.base import OpenData, Transform
 from zoo.data.budget import budgets_of
 from zoo.data.collate import finished
@@ -48,6 +49,7 @@ class Loader:
         micro_batches: parts that each process splits its share into.
         training: shuffle and augment; otherwise in order, as they are.
         batch_size: samples of a global batch at most.
+        device: an accelerator that batches are made and copied ahead for; without one they are made when they are wanted, or by workers.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Loader:
         micro_batches: int = 1,
         training: bool,
         batch_size: int,
+        device: torch.device | None = None,
     ) -> None:
         if split not in data.splits:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(data.splits)}")
@@ -72,6 +75,7 @@ class Loader:
         self._samples = data.splits[split]
         self._store = open_store(data, split, settings.cache, max(1, settings.workers))
         self._bad: dict[str, str] = {}
+        self._device = device if device is not None and device.type in PINNED else None
         self._speaks = rank == 0 or not isinstance(self._store, MemoryStore)  # what all ranks know, one of them says
         self._check_bad(self._store.bad.values() if isinstance(self._store, MemoryStore) else ())
         if training:
@@ -121,7 +125,10 @@ class Loader:
     def __iter__(self) -> Iterator[list[Batch]]:
         """This rank's micro-batches of each global batch, from the state to the end of its epoch."""
         epoch, last = self._epoch, self.steps_per_epoch - 1
-        for batch, parts in zip(range(self._batch, last + 1), self._parts(epoch), strict=True):
+        source = self._parts(epoch)
+        if self._device is not None:
+            source = ahead(source, self._device)
+        for batch, parts in zip(range(self._batch, last + 1), source, strict=True):
             self._check_bad(sample for part in parts for sample in part.bad)
             self._epoch, self._batch = (epoch, batch + 1) if batch < last else (epoch + 1, 0)
             yield parts
@@ -216,7 +223,8 @@ class BatchMaker(TorchDataset[list[Batch]]):
                 if codec.spec.kind == transform.input_kind:
                     inputs[name] = transform(inputs[name], random)
         inputs = {name: finished(codec, inputs[name], part.inputs[name].present) for name, codec in self._codecs.items()}
-        return replace(part, inputs={name: pack(values) for name, values in inputs.items()} if self._packs else inputs)
+        positions = sum(int(values.mask[part.valid].sum()) for values in inputs.values() if values.mask is not None)
+        return replace(part, inputs={name: pack(values) for name, values in inputs.items()} if self._packs else inputs, positions=positions)
 
 
 def make_planner(store: Store, data: OpenData, settings: LoaderSettings, order: Order, seed: int, batch_size: int, *, training: bool) -> Planner:

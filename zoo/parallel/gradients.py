@@ -4,8 +4,12 @@ Losses are divided by the global count before the backward pass, so that ranks' 
 ``DistributedDataParallel`` averages, wants the model's ``forward`` to be the wrapped call, and hangs where a parameter has a gradient
 on one rank only. Here the backward pass is an ordinary one, and its gradients are copied into one flat buffer, which is reduced once
 a step; the same buffer carries the loss terms (so that logs cost no collective of their own) and which parameters had a gradient.
+
+The buffer runs from the last parameter to the first, as the backward pass does, and is cut into buckets. While the pass goes on, a bucket whose
+gradients are all there is on its way to the other ranks already; in the order of the buckets, so that ranks agree whatever part of a model they used.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +19,8 @@ from zoo.errors import ConfigError
 from zoo.parallel.mesh import Mesh
 from zoo.parallel.sharding import Piece, is_sharded, squared_norm
 
+BUCKET = 25 * 2**20
+"""Bytes, as torch's DistributedDataParallel has it: much less, and starting a collective takes longer than what it sends."""
 ALIGN = 16
 """Slots start at multiples of this many numbers, so that kernels see aligned memory."""
 
@@ -28,6 +34,7 @@ class Gradients:
         owners: of each part, by its ``id``, the model's parameter; a parameter that is whole here need not be in it.
         pieces: which parts they are, by the ``id`` of the part.
         summed: whether the backward pass sums them over ranks already (FSDP2).
+        bucket: bytes that are sent at once; None takes ``BUCKET``.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class Gradients:
         owners: dict[int, nn.Parameter] | None = None,
         pieces: dict[int, Piece] | None = None,
         summed: bool = False,
+        bucket: int | None = None,
     ) -> None:
         self.parameters, self.mesh, self.group, self.summed = parameters, mesh, mesh.data, summed
         self.parts = [(part, owner) for part in parameters if (owner := (owners or {}).get(id(part), part)) is not part]
@@ -46,12 +54,21 @@ class Gradients:
         self.flat: dict[torch.dtype, Tensor] = {}
         self.slots: list[Tensor] = []
         self.tail: Tensor | None = None
+        self.bucket = bucket or BUCKET
+        self.buckets: list[Bucket] = []
+        self._armed = False
+        self._sent = 0
+        self._underway: list[Any] = []
 
     def clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
         for _, owner in self.parts:
             owner.grad = None
+
+    def arm(self) -> None:
+        """The next backward pass is the last one of this step: what it completes may be sent."""
+        self._armed = len(self.buckets) > 1
 
     def collect(self, extras: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients that any rank has, and ``extras`` (one number each), both summed over ranks.
@@ -67,18 +84,16 @@ class Gradients:
         if self.tail is None:
             self._allocate(len(extras))
         assert self.tail is not None
+        self._armed = False
         have = [parameter.grad is not None for parameter in self.parameters]
-        pairs = [(slot, parameter.grad) for slot, parameter in zip(self.slots, self.parameters, strict=True) if parameter.grad is not None]
-        if pairs:
-            torch._foreach_copy_([slot for slot, _ in pairs], [gradient for _, gradient in pairs])
-        for slot, present in zip(self.slots, have, strict=True):
-            if not present:
-                slot.zero_()
         count = len(extras)
         self.tail[:count] = torch.stack(extras).to(self.tail.dtype)
         self.tail[count:] = torch.tensor(have, dtype=self.tail.dtype)
-        for flat in self.flat.values():
-            distributed.all_reduce(flat, group=self.group.handle)
+        while self._sent < len(self.buckets):
+            self._send()
+        for work in self._underway:
+            work.wait()
+        self._underway, self._sent = [], 0
         used = have if all(have) else (self.tail[count:] > 0).tolist()
         gradients = []
         for parameter, slot, anywhere in zip(self.parameters, self.slots, used, strict=True):
@@ -101,10 +116,10 @@ class Gradients:
         device = self.parameters[0].device
         widest = torch.float64 if any(parameter.dtype == torch.float64 for parameter in self.parameters) else torch.float32
         sizes: dict[torch.dtype, int] = {widest: 0}
-        places = []
-        for parameter in self.parameters:
-            start = sizes.get(parameter.dtype, 0)
-            places.append(start)
+        places = [0] * len(self.parameters)
+        for place in reversed(range(len(self.parameters))):
+            parameter = self.parameters[place]
+            places[place] = start = sizes.get(parameter.dtype, 0)
             sizes[parameter.dtype] = start + -(-parameter.numel() // ALIGN) * ALIGN
         tail = sizes[widest]
         sizes[widest] = tail + extras + len(self.parameters)
@@ -115,6 +130,58 @@ class Gradients:
             for parameter, start in zip(self.parameters, places, strict=True)
         ]
         self.tail = self.flat[widest][tail:]
+        self._cut(places)
+
+    def _cut(self, places: list[int]) -> None:
+        """Buckets, in the order of sending; the one with the tail is the last, since it is known after the backward pass only."""
+        assert self.tail is not None
+        for dtype, flat in sorted(self.flat.items(), key=lambda entry: entry[0] == self.tail.dtype):  # type: ignore[union-attr]
+            start, members = 0, list[int]()
+            for place in reversed(range(len(self.parameters))):
+                if self.parameters[place].dtype != dtype:
+                    continue
+                if members and (places[place] - start) * flat.element_size() >= self.bucket:
+                    self.buckets.append(Bucket(flat[start : places[place]], members))
+                    start, members = places[place], []
+                members.append(place)
+            self.buckets.append(Bucket(flat[start:], members))
+        if len(self.buckets) > 1 and not self.parts:  # parts of shared tensors are known after the backward pass only
+            of = {place: bucket for bucket in self.buckets for place in bucket.members}
+            for place, parameter in enumerate(self.parameters):
+                if parameter.requires_grad:  # what is frozen now goes with the last bucket, thawed or not
+                    parameter.register_post_accumulate_grad_hook(partial(self._arrived, of[place]))
+
+    def _arrived(self, bucket: "Bucket", parameter: Tensor) -> None:  # noqa: ARG002 - torch's hook
+        if not self._armed:
+            return
+        bucket.missing -= 1
+        while self._sent < len(self.buckets) - 1 and self.buckets[self._sent].missing == 0:
+            self._send()
+
+    def _send(self) -> None:
+        """The next bucket; zeros for parameters that this rank has no gradient of."""
+        bucket = self.buckets[self._sent]
+        self._sent += 1
+        bucket.missing = len(bucket.members)
+        pairs = [(self.slots[place], gradient) for place in bucket.members if (gradient := self.parameters[place].grad) is not None]
+        if pairs:
+            torch._foreach_copy_([slot for slot, _ in pairs], [gradient for _, gradient in pairs])
+        if len(pairs) < len(bucket.members):
+            torch._foreach_zero_([self.slots[place] for place in bucket.members if self.parameters[place].grad is None])
+        self._underway.append(distributed.all_reduce(bucket.buffer, group=self.group.handle, async_op=True))
+
+
+class Bucket:
+    """A stretch of the flat buffer.
+
+    Args:
+        buffer: what is sent.
+        members: places of its parameters.
+    """
+
+    def __init__(self, buffer: Tensor, members: list[int]) -> None:
+        self.buffer, self.members = buffer, members
+        self.missing = len(members)
 
 
 def _part(gradient: Any, owner: Any) -> Tensor:

@@ -18,6 +18,8 @@ from typing import IO, Any, Protocol
 from zoo.files import write_whole
 
 LOG_FILE = "log.jsonl"
+MEASURED = ("time", "memory_gb", "samples_per_second", "positions_per_second")
+"""Columns that differ between equal runs, besides ``ms_<part>``."""
 REWOUND = "rolled back"
 """Outcome that a follower is closed with when rows that it has shown are taken back; it is started again at once."""
 
@@ -177,6 +179,11 @@ class RunLog:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The complete rows of a log; empty where there is none."""
     return [json.loads(line) for line in _complete_lines(path)]
+
+
+def repeatable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row is the same in each run of one config: all but times, rates and memory."""
+    return {name: value for name, value in row.items() if name not in MEASURED and not name.startswith("ms_")}
 
 
 def follow(path: Path, position: int) -> Iterator[tuple[int, dict[str, Any]]]:

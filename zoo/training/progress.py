@@ -51,7 +51,7 @@ class ProgressDisplay:
         """A row of the log: the bar takes its loss; figures of an evaluation get a line of their own."""
         self.current = max(self.current, row["step"])
         self._loss = row.get("train/loss", self._loss)
-        evaluation = any("/" in name and not name.startswith("train/") for name in row)
+        evaluation = any("/" in name and not name.startswith(("train/", "lr/")) for name in row)
         now = time.monotonic()
         if self._bar is not None:
             if evaluation:

@@ -20,6 +20,7 @@ from zoo.parallel.sharding import Piece, localise, pieces
 from zoo.random import SampleRandom, sample_randomness
 from zoo.settings import Fault, TrainerSettings
 from zoo.structs import Batch
+from zoo.training.clock import step_clock
 from zoo.training.ema import Ema
 from zoo.training.faults import Faults, SpikeError
 from zoo.training.guard import NonFiniteError, explain
@@ -64,6 +65,9 @@ class TrainStep:
         """A sample's name for people, by its id; the trainer sets the loader's."""
         self.terms: dict[str, float] = {}
         self.norm = 0.0
+        self.positions = 0
+        """Real positions of this global batch."""
+        self.clock = step_clock(device)
 
     def _share(self, optimizer: torch.optim.Optimizer) -> tuple[dict[int, str], dict[str, Piece], Gradients]:
         """Names of what the optimizer updates by ``id``, this process's pieces by name, and the gradients."""
@@ -82,11 +86,15 @@ class TrainStep:
             more = self.head.count(part.targets, part.valid)
             counts = {name: count + more[name] for name, count in counts.items()}
         world = self.mesh.world
+        self.positions = sum(part.positions for part in parts)
         if world.size == 1:
             return {name: count.item() for name, count in counts.items()}, stop
-        flat = torch.stack([*(count.to(self.counting) for count in counts.values()), torch.full((), float(stop), dtype=self.counting, device=self.device)])
-        *totals, stopping = world.sum(flat).tolist()
+        more = torch.tensor([float(self.positions), float(stop)], dtype=self.counting)
+        flat = torch.cat([torch.stack([count.to(self.counting) for count in counts.values()]), more.to(self.device)])
+        *totals, positions, stopping = world.sum(flat).tolist()
         copies = self.mesh.degrees.tensor  # processes that see the same rows have counted them as often
+        self.positions = round(positions / copies)
+        self.clock.mark("communication")
         return {name: total / copies for name, total in zip(counts, totals, strict=True)}, stopping > 0
 
     def backward(self, part: Batch, place: int, step: int, counts: dict[str, float]) -> dict[str, Tensor]:
@@ -98,11 +106,20 @@ class TrainStep:
         with sample_randomness(SampleRandom(self.seed, step, part.ids)):
             with self.autocast:
                 terms = self.model.losses(part)
+            self.clock.mark("forward")
             sums = {name: term.sum for name, term in terms.items()}
             # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
             scales = [torch.full((), self.loss_scale / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
             torch.autograd.backward(list(sums.values()), scales)
+        self.clock.mark("backward")
         return {name: value.detach() for name, value in sums.items()}
+
+    def _announce(self, *, last: bool) -> None:
+        """Only what the last backward pass of a step completes is sent to the other ranks, while it goes on."""
+        if self.fsdp is not None:
+            self.fsdp.set_requires_gradient_sync(last)
+        if last:
+            self.gradients.arm()
 
     def __call__(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
         """Optimizer step number ``step``, counted from 0.
@@ -112,18 +129,18 @@ class TrainStep:
             RollBack: likewise, where the settings ask for it.
         """
         self.gradients.clear()
-        if self.fsdp is not None:
-            self.fsdp.set_requires_gradient_sync(len(parts) == 1)
+        self._announce(last=len(parts) == 1)
         faults, factor = self.faults, 1.0
         if faults.scale is not None:
             self.loss_scale = faults.scale.value
         sums = self.backward(parts[0], 0, step, counts)
         for place, part in enumerate(parts[1:], 1):
-            if self.fsdp is not None:
-                self.fsdp.set_requires_gradient_sync(place == len(parts) - 1)
+            self._announce(last=place == len(parts) - 1)
             more = self.backward(part, place, step, counts)
             sums = {name: value + more[name] for name, value in sums.items()}
         gradients, totals = self.gradients.collect(list(sums.values()))
+        if self.mesh.world.size > 1:
+            self.clock.mark("communication")
         norm = self.gradients.norm(gradients)
         if self.on_cpu:
             self.norm = norm.item()
@@ -146,6 +163,7 @@ class TrainStep:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
+        self.clock.mark("optimizer")
 
     @property
     def lr(self) -> float:

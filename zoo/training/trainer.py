@@ -5,7 +5,6 @@ exactly as an uninterrupted one would.
 """
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,6 +30,7 @@ from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint,
 from zoo.training.evaluator import Evaluation, Evaluator
 from zoo.training.faults import RollBack
 from zoo.training.optimizer_state import OptimizerState
+from zoo.training.progress import memory
 from zoo.training.signals import Interruption
 from zoo.training.state import Best, Ending, Monitor, Outcome, Progress
 from zoo.training.step import TrainStep
@@ -116,7 +116,8 @@ class Trainer:
             timeout if mesh.world.size > 1 else None,
             lambda: f"step {self.progress.step + 1}, on samples {samples_of(self._parts)},",
         )
-        self._last_row = (time.perf_counter(), 0)
+        self._positions = 0
+        self._rows_step = 0
 
     # --- the loop -------------------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Trainer:
         if self.settings.rolls_back and self.progress.step == 0:
             self.save()  # something to go back to
         self.train.load_state_dict(self.progress.loader)
-        self._last_row = (time.perf_counter(), self.progress.step)
+        self._rows_step = self.progress.step
         with self.interruption, self.watchdog:
             for callback in self.callbacks.values():
                 callback.start(self.progress, self.monitor)
@@ -143,13 +144,16 @@ class Trainer:
     def _epoch(self) -> Ending | None:
         """To the end of the loader's epoch, or of the run."""
         step, progress, interruption, settings = self.step, self.progress, self.interruption, self.settings
-        log_every, tick, thaw, ending = settings.log_every, self.tick, self.freezer.until, None
+        log_every, tick, thaw, ending, clock = settings.log_every, self.tick, self.freezer.until, None, step.clock
+        clock.skip()
         for parts in self.train:
             if not step.on_cpu:
                 parts = [part.to(self.device) for part in parts]
             self._parts = parts
+            clock.mark("data")
             self.watchdog.beat()
             try:
+                clock.begin()
                 counts, stopping = step.counts(parts, interruption.name is not None)
                 if stopping:
                     self.watchdog.rest()
@@ -173,12 +177,15 @@ class Trainer:
             for name, value in step.terms.items():
                 window[name] = window.get(name, 0.0) + value
             window["steps"] = window.get("steps", 0) + (1 if step.terms else 0)
+            self._positions += step.positions
+            clock.mark("rest")
             last = progress.step >= self.horizon.total_steps
             if last or progress.step % log_every == 0:
                 self._log_row()
             epoch_ends = progress.loader["batch"] == 0
             if epoch_ends or last or settings.eval_every is not None or settings.checkpoint_every is not None:
                 ending = self._boundary(epoch_ends, last)
+                clock.skip()
             if ending is not None:
                 return ending
         return None
@@ -221,8 +228,9 @@ class Trainer:
         steps = window.pop("steps")
         losses = {name: value / steps for name, value in window.items()}  # of the steps that were made
         progress.window = {}
-        now, before = time.perf_counter(), self._last_row
-        self._last_row = (now, progress.step)
+        done, positions = progress.step - self._rows_step, self._positions
+        seconds, parts = self.step.clock.take(done)
+        self._rows_step, self._positions = progress.step, 0
         if self.log is None:
             return
         values = {"train/loss": sum(losses.values())} if losses else {}
@@ -231,7 +239,10 @@ class Trainer:
         values |= self.step.group_rates | self.step.faults.figures
         if self.train.bad_count:
             values["train/bad_samples"] = float(self.train.bad_count)
-        values["samples_per_second"] = (progress.step - before[1]) * self.train.batch_size / max(1e-9, now - before[0])
+        values["samples_per_second"] = done * self.train.batch_size / max(1e-9, seconds)
+        if positions:
+            values["positions_per_second"] = positions / max(1e-9, seconds)
+        values |= parts | {"memory_gb": memory() / 1e9}
         self.log.row(progress.step, values)
 
     def _evaluate(self, evaluator: Evaluator) -> bool:
@@ -344,7 +355,8 @@ class Trainer:
         self.freezer.apply(self.progress.step)
         if self.log is not None:
             self.log.rewind(checkpoint.state["log"])
-        self._last_row = (time.perf_counter(), self.progress.step)
+        self._rows_step, self._positions = self.progress.step, 0
+        self.step.clock.take(0)
         if self.group.main:
             sys.stderr.write(f"back at step {self.progress.step}, going on with epoch {cursor['epoch']}, batch {cursor['batch']}\n")
 

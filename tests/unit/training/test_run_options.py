@@ -25,6 +25,7 @@ from zoo.model import Model
 from zoo.training import job
 from zoo.training.checkpoint import newest_checkpoint, open_checkpoint, step_folders
 from zoo.training.determinism import deterministic
+from zoo.training.logging import repeatable
 from zoo.training.tensors import read_tensors
 
 CNN: dict[str, Any] = {"name": "cnn", "widths": [8], "blocks": [1]}
@@ -52,7 +53,7 @@ def run(folder: Path, encoder: dict[str, Any], model: dict[str, Any] | None = No
 
 def figures(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("time", "samples_per_second")} for row in rows]
+    return [repeatable(row) for row in rows]
 
 
 @pytest.mark.slow
