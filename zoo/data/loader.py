@@ -19,7 +19,6 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from zoo.data.ahead import PINNED, ahead
 from zoo.data.base import OpenData, Transform
 from zoo.data.budget import budgets_of
 from zoo.data.collate import finished
@@ -49,7 +48,6 @@ class Loader:
         micro_batches: parts that each process splits its share into.
         training: shuffle and augment; otherwise in order, as they are.
         batch_size: samples of a global batch at most.
-        device: an accelerator that batches are made and copied ahead for; without one they are made when they are wanted, or by workers.
     """
 
     def __init__(
@@ -65,7 +63,6 @@ class Loader:
         micro_batches: int = 1,
         training: bool,
         batch_size: int,
-        device: torch.device | None = None,
     ) -> None:
         if split not in data.splits:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(data.splits)}")
@@ -75,7 +72,6 @@ class Loader:
         self._samples = data.splits[split]
         self._store = open_store(data, split, settings.cache, max(1, settings.workers))
         self._bad: dict[str, str] = {}
-        self._device = device if device is not None and device.type in PINNED else None
         self._speaks = rank == 0 or not isinstance(self._store, MemoryStore)  # what all ranks know, one of them says
         self._check_bad(self._store.bad.values() if isinstance(self._store, MemoryStore) else ())
         if training:
@@ -125,10 +121,7 @@ class Loader:
     def __iter__(self) -> Iterator[list[Batch]]:
         """This rank's micro-batches of each global batch, from the state to the end of its epoch."""
         epoch, last = self._epoch, self.steps_per_epoch - 1
-        source = self._parts(epoch)
-        if self._device is not None:
-            source = ahead(source, self._device)
-        for batch, parts in zip(range(self._batch, last + 1), source, strict=True):
+        for batch, parts in zip(range(self._batch, last + 1), self._parts(epoch), strict=True):
             self._check_bad(sample for part in parts for sample in part.bad)
             self._epoch, self._batch = (epoch, batch + 1) if batch < last else (epoch + 1, 0)
             yield parts

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.ahead import fetch
 from zoo.data.loader import Loader
 from zoo.model import Model
 from zoo.parallel.collectives import Group
@@ -45,9 +46,8 @@ class Evaluator:
         metrics = head.metrics()
         sums: dict[str, Tensor] = {}
         self.loader.load_state_dict({"epoch": 0, "batch": 0})
-        for parts in self.loader:
-            for part in parts:
-                batch = part if self.device.type == "cpu" else part.to(self.device)
+        for fetched in fetch(self.loader, self.device):
+            for batch in fetched.parts:
                 with self.autocast:
                     prediction = model(batch.inputs)
                     terms = head.loss(prediction, batch.targets, batch.valid)

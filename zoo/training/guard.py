@@ -45,3 +45,13 @@ def _reason(part: Batch, place: int, backward: Callable[[Batch, int], dict[str, 
         return ", ".join(f"loss {name} is {value}" for name, value in wrong.items())
     bad = [name for name, parameter in model.named_parameters() if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())]
     return f"the loss is finite, the gradient of {bad[0]} is not ({len(bad)} parameters in all)" if bad else None
+
+
+def describe_failure(rank: int, step: int, parts: list[Batch]) -> str:
+    """Where a rank failed, for what it says last on stderr."""
+    return f"rank {rank} failed in step {step}, on samples {samples_of(parts)}"
+
+
+def samples_of(parts: list[Batch]) -> str:
+    ids = [sample for part in parts for sample in part.ids.tolist()]
+    return ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")

@@ -251,7 +251,6 @@ class Job:
             micro_batches=parts,
             training=training,
             batch_size=batch_size,
-            device=self.device,
         )
         self.loaders.append(loader)
         return loader

@@ -17,6 +17,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.data.ahead import Fetched
+
 WARMUP, TIMED, TRACED = 3, 5, 3
 """Steps: before anything is measured, timed by part, and traced."""
 SHOWN = 15
@@ -40,7 +42,7 @@ class Profile:
         self.tracer: profile | None = None
         self.counter: FlopCounterMode | None = None
         self._done = 0
-        self._tick, self._loader = trainer.tick, trainer.train
+        self._tick, self._fetch = trainer.tick, trainer.fetch
         step = trainer.step
         self._parts: list[tuple[Any, str, str]] = [
             (step.model, "losses", "forward"),
@@ -51,7 +53,7 @@ class Profile:
         ]
         for owner, name, label in self._parts:
             setattr(owner, name, self._timed(getattr(owner, name), label))
-        trainer.train, trainer.tick = _Watched(self._loader, self), self.tick
+        trainer.fetch, trainer.tick = self._watched, self.tick
 
     def tick(self, step: int) -> None:
         """A step is done."""
@@ -86,7 +88,7 @@ class Profile:
         """Write what was measured and leave the trainer as it was; a run that was too short says so."""
         for owner, name, _ in self._parts:
             delattr(owner, name)
-        self.trainer.train, self.trainer.tick = self._loader, self._tick
+        self.trainer.fetch, self.trainer.tick = self._fetch, self._tick
         if self.wall == 0.0:
             sys.stderr.write(f"profile: the run ended after {self._done} steps, and {WARMUP + TIMED} are needed to measure anything\n")
             return
@@ -138,6 +140,22 @@ class Profile:
             line += f": {100 * rate / ceiling:.0f} % (MFU) of the {ceiling / 1e9:,.0f} GFLOP/s that large fp32 products reach here, measured just now"
         return [line, ""]
 
+    def _watched(self, loader: Any, device: torch.device) -> Iterator[Fetched]:
+        """What the trainer fetches, with the time that it waits for it."""
+        batches = self._fetch(loader, device)
+        try:
+            while True:
+                begun = time.perf_counter()
+                fetched = next(batches, None)
+                if fetched is None:
+                    return
+                self.seconds["data"] += time.perf_counter() - begun
+                self.samples += sum(int(part.valid.sum()) for part in fetched.host)
+                self.positions += sum(part.positions for part in fetched.host)
+                yield fetched
+        finally:
+            batches.close()
+
     def _timed(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
             begun = self._now()
@@ -153,28 +171,6 @@ class Profile:
         if self.trainer.device.type != "cpu":
             torch.accelerator.synchronize()
         return time.perf_counter()
-
-
-class _Watched:
-    """A loader whose waiting time is taken."""
-
-    def __init__(self, loader: Any, owner: Profile) -> None:
-        self._loader, self._owner = loader, owner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = iter(self._loader)
-        while True:
-            begun = time.perf_counter()
-            parts = next(batches, None)
-            if parts is None:
-                return
-            self._owner.seconds["data"] += time.perf_counter() - begun
-            self._owner.samples += sum(int(part.valid.sum()) for part in parts)
-            self._owner.positions += sum(int(values.mask.sum()) for part in parts for values in part.inputs.values() if values.mask is not None)
-            yield parts
 
 
 def memory() -> str:

@@ -1,6 +1,10 @@
 """One optimizer step: counts, forward and backward of each micro-batch, the sum over ranks, clipping, the update.
 
 Kept lean: this runs at every step, and a small model's step takes a millisecond.
+
+An accelerator works on while the host prepares what comes next, and has to stand still wherever the host waits for a number. So the figures of a step
+are looked at when the next one's forward and backward pass are under way, right before its update: by then they are there, and nothing stands still.
+Until then the device itself leaves out an update that is not finite. What is judged, and on which weights, is the same as in a loop that waits.
 """
 
 import math
@@ -10,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.ahead import PINNED
 from zoo.model import Model
 from zoo.optim.schedules import Schedule
 from zoo.parallel.gradients import Gradients
@@ -18,7 +23,7 @@ from zoo.parallel.parallelize import sharded
 from zoo.parallel.seeding import StepSeeds
 from zoo.parallel.sharding import Piece, localise, pieces
 from zoo.random import SampleRandom, sample_randomness
-from zoo.settings import Fault, TrainerSettings
+from zoo.settings import Fault, Precision, TrainerSettings
 from zoo.structs import Batch
 from zoo.training.clock import step_clock
 from zoo.training.ema import Ema
@@ -28,11 +33,50 @@ from zoo.training.optimizer_state import parameter_names
 from zoo.training.precision import autocast
 
 
+class Unseen:
+    """A step whose figures are on their way from the device.
+
+    Args:
+        parts: of its batch, on the device.
+        step: its number.
+        counts: of its loss terms.
+        names: of its loss terms, in the order of the figures behind the norm.
+    """
+
+    def __init__(self, parts: list[Batch], step: int, counts: dict[str, float], names: list[str]) -> None:
+        self.parts, self.step, self.counts, self.names = parts, step, counts, names
+        self.figures: Tensor | None = None
+        self.sent: Any = None
+
+    def send(self, figures: Tensor) -> None:
+        if figures.device.type == "cpu":
+            self.figures = figures
+            return
+        self.figures = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+        self.figures.copy_(figures, non_blocking=True)
+        self.sent = torch.Event(figures.device)
+        self.sent.record()
+
+    def read(self) -> list[float]:
+        assert self.figures is not None
+        if self.sent is not None:
+            self.sent.synchronize()
+        return self.figures.tolist()  # type: ignore[no-any-return]
+
+
+def may_defer(optimizer: torch.optim.Optimizer, settings: TrainerSettings, device: torch.device) -> bool:
+    """Whether a step's figures may be looked at after its update: on a device that copies beside its work, with an optimizer that can leave out an
+    update by itself (torch's fused ones), and where what becomes of a bad step changes nothing before the next one's update."""
+    at_once = settings.precision is Precision.FP16 or settings.spike is not None or settings.rolls_back
+    here = all(parameter.device == device for entry in optimizer.param_groups for parameter in entry["params"])  # not kept in main memory
+    return device.type in PINNED and getattr(optimizer, "_step_supports_amp_scaling", False) and here and not at_once
+
+
 class TrainStep:
     """What happens to a batch.
 
-    After a call ``terms`` holds the global loss terms, each already divided by its global count, and ``norm`` the gradient's norm before clipping.
-    ``terms`` is empty where the step was skipped.
+    After a call, or after ``settle`` on an accelerator, ``terms`` holds the global loss terms, each already divided by its global count, and ``norm`` the
+    gradient's norm before clipping. ``terms`` is empty where the step was skipped. ``take`` gives the terms of all steps since it was called last.
 
     Args:
         model: in training mode, on ``device``.
@@ -59,8 +103,10 @@ class TrainStep:
         self.faults = Faults(settings, main=mesh.world.main)
         self.loss_scale = 1.0
         self.reseed = StepSeeds(seed, mesh.data.rank, device)
-        self.on_cpu = device.type == "cpu"
-        self.counting = torch.float32 if device.type == "mps" else torch.float64
+        self.waits = not may_defer(optimizer, settings, device)
+        """Whether each step is judged before its update; otherwise before the next one's."""
+        self.unseen: Unseen | None = None
+        self._taken: list[dict[str, float]] = []
         self.describe: Callable[[int], str] = str
         """A sample's name for people, by its id; the trainer sets the loader's."""
         self.terms: dict[str, float] = {}
@@ -80,7 +126,12 @@ class TrainStep:
         return names, held, Gradients(updated, self.mesh, owners=owners, pieces=parts, summed=sharded(self.model))
 
     def counts(self, parts: list[Batch], stop: bool) -> tuple[dict[str, float], bool]:
-        """What each loss term of this global batch is divided by, and whether any rank wants to stop: one small collective."""
+        """What each loss term of this global batch is divided by, and whether any rank wants to stop: one small collective between the hosts.
+
+        Args:
+            parts: in main memory, so that nothing waits for a device.
+            stop: whether this rank wants to.
+        """
         counts = self.head.count(parts[0].targets, parts[0].valid)
         for part in parts[1:]:
             more = self.head.count(part.targets, part.valid)
@@ -89,8 +140,7 @@ class TrainStep:
         self.positions = sum(part.positions for part in parts)
         if world.size == 1:
             return {name: count.item() for name, count in counts.items()}, stop
-        more = torch.tensor([float(self.positions), float(stop)], dtype=self.counting)
-        flat = torch.cat([torch.stack([count.to(self.counting) for count in counts.values()]), more.to(self.device)])
+        flat = torch.tensor([*(count.item() for count in counts.values()), self.positions, stop], dtype=torch.float64)
         *totals, positions, stopping = world.sum(flat).tolist()
         copies = self.mesh.degrees.tensor  # processes that see the same rows have counted them as often
         self.positions = round(positions / copies)
@@ -142,7 +192,14 @@ class TrainStep:
         if self.mesh.world.size > 1:
             self.clock.mark("communication")
         norm = self.gradients.norm(gradients)
-        if self.on_cpu:
+        multiplier = self.schedule(step)
+        for entry, rate in self.rates:
+            entry["lr"] = rate * multiplier
+        if not self.waits:
+            self.settle()
+            self._update_unseen(gradients, norm, totals, Unseen(parts, step, counts, list(sums)))
+            return
+        if self.device.type == "cpu":
             self.norm = norm.item()
             values = [total.item() for total in totals]
         else:  # one wait for the device, not one for each number
@@ -152,18 +209,50 @@ class TrainStep:
             factor = 1 / self.loss_scale
             self.norm *= factor
         if (faults.watching or not (math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values())))) and not self._may(parts, step, counts):
+            self._taken.append(self.terms)
             return
         if self.clip_norm is not None and self.norm > self.clip_norm:
             factor *= self.clip_norm / (self.norm + 1e-6)
         if factor != 1.0:
             torch._foreach_mul_(gradients, factor)
-        multiplier = self.schedule(step)
-        for entry, rate in self.rates:
-            entry["lr"] = rate * multiplier
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(step)
+        self._taken.append(self.terms)
         self.clock.mark("optimizer")
+
+    def _update_unseen(self, gradients: list[Tensor], norm: Tensor, totals: list[Tensor], unseen: "Unseen") -> None:
+        """Clip and update without knowing the figures, which set out for the host."""
+        figures = torch.stack([norm.double(), *(total.double() for total in totals)])
+        if self.clip_norm is not None:
+            factor = torch.where(figures[0] > self.clip_norm, self.clip_norm / (figures[0] + 1e-6), 1.0)
+            torch._foreach_mul_(gradients, factor)
+        self.optimizer.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined] # torch's own way of leaving out an update
+        self.optimizer.step()
+        unseen.send(figures)
+        self.unseen = unseen
+        self.clock.mark("optimizer")
+
+    def settle(self) -> None:
+        """Look at the figures of the last step, where that has not been done.
+
+        Raises:
+            NonFiniteError: as a call does.
+        """
+        unseen, self.unseen = self.unseen, None
+        if unseen is None:
+            return
+        self.norm, *values = unseen.read()
+        self.terms = {name: value / (unseen.counts[name] or 1.0) for name, value in zip(unseen.names, values, strict=True)}
+        finite = math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values()))
+        if (finite or self._may(unseen.parts, unseen.step, unseen.counts)) and self.ema is not None:
+            self.ema.update(unseen.step)
+        self._taken.append(self.terms)
+
+    def take(self) -> list[dict[str, float]]:
+        """Loss terms of the steps that have become known since the last call, in their order."""
+        taken, self._taken = self._taken, []
+        return taken
 
     @property
     def lr(self) -> float:

@@ -5,7 +5,7 @@ exactly as an uninterrupted one would.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zoo.data.ahead import Fetched, fetch
 from zoo.data.loader import Loader
 from zoo.errors import CheckpointError, ConfigError
 from zoo.model import Model, mixes_batch
@@ -29,6 +30,7 @@ from zoo.training.callbacks import Callback
 from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint
 from zoo.training.evaluator import Evaluation, Evaluator
 from zoo.training.faults import RollBack
+from zoo.training.guard import describe_failure, samples_of
 from zoo.training.optimizer_state import OptimizerState
 from zoo.training.progress import memory
 from zoo.training.signals import Interruption
@@ -109,6 +111,7 @@ class Trainer:
         self.optimizer_state = OptimizerState(optimizer, self.step.names)
         self.progress = Progress()
         self.interruption = interruption or Interruption()
+        self.fetch: Callable[[Any, torch.device], Generator[Fetched, None, None]] = fetch
         self._saved_step = -1
         self._parts: list[Batch] = []
         self.watchdog = Watchdog(
@@ -146,25 +149,25 @@ class Trainer:
         step, progress, interruption, settings = self.step, self.progress, self.interruption, self.settings
         log_every, tick, thaw, ending, clock = settings.log_every, self.tick, self.freezer.until, None, step.clock
         clock.skip()
-        for parts in self.train:
-            if not step.on_cpu:
-                parts = [part.to(self.device) for part in parts]
-            self._parts = parts
+        fetching = self.fetch(self.train, self.device)
+        for fetched in fetching:
+            self._parts = fetched.host
             clock.mark("data")
             self.watchdog.beat()
             try:
                 clock.begin()
-                counts, stopping = step.counts(parts, interruption.name is not None)
+                counts, stopping = step.counts(fetched.host, interruption.name is not None)
                 if stopping:
                     self.watchdog.rest()
                     return Ending.INTERRUPTED
-                step(parts, progress.step, counts)
+                step(fetched.parts, progress.step, counts)
             except RollBack as reason:
                 self.watchdog.rest()
-                self._roll_back(reason)
+                fetching.close()
+                self._roll_back(reason, fetched.cursor)
                 return None
             except Exception as error:
-                error.add_note(describe_failure(self.group.rank, progress.step + 1, parts))
+                error.add_note(describe_failure(self.group.rank, progress.step + 1, fetched.host))
                 raise
             self.watchdog.rest()
             progress.step += 1
@@ -172,11 +175,8 @@ class Trainer:
                 self.freezer.apply(thaw)
             if tick is not None:
                 tick(progress.step)
-            progress.loader = self.train.state_dict()
-            window = progress.window
-            for name, value in step.terms.items():
-                window[name] = window.get(name, 0.0) + value
-            window["steps"] = window.get("steps", 0) + (1 if step.terms else 0)
+            progress.loader = dict(fetched.cursor)
+            self._account()
             self._positions += step.positions
             clock.mark("rest")
             last = progress.step >= self.horizon.total_steps
@@ -189,6 +189,19 @@ class Trainer:
             if ending is not None:
                 return ending
         return None
+
+    def _account(self) -> None:
+        """Losses of the steps whose figures are known by now."""
+        window = self.progress.window
+        for terms in self.step.take():
+            for name, value in terms.items():
+                window[name] = window.get(name, 0.0) + value
+            window["steps"] = window.get("steps", 0) + (1 if terms else 0)
+
+    def _settle(self) -> None:
+        """Every step so far is done, judged and accounted for."""
+        self.step.settle()
+        self._account()
 
     def _boundary(self, epoch_ends: bool, last: bool) -> Ending | None:
         """Evaluate and save where it is due after this step."""
@@ -224,6 +237,7 @@ class Trainer:
     # --- at a boundary ---------------------------------------------------------------------------------------------------------
 
     def _log_row(self) -> None:
+        self._settle()
         progress, window = self.progress, self.progress.window
         steps = window.pop("steps")
         losses = {name: value / steps for name, value in window.items()}  # of the steps that were made
@@ -237,8 +251,8 @@ class Trainer:
         values |= {f"train/loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}
         values |= {"lr": self.step.lr, "grad_norm": self.step.norm, "epoch": progress.step / self.horizon.steps_per_epoch}
         values |= self.step.group_rates | self.step.faults.figures
-        if self.train.bad_count:
-            values["train/bad_samples"] = float(self.train.bad_count)
+        if bad := progress.loader.get("bad"):
+            values["train/bad_samples"] = float(len(bad))
         values["samples_per_second"] = done * self.train.batch_size / max(1e-9, seconds)
         if positions:
             values["positions_per_second"] = positions / max(1e-9, seconds)
@@ -247,6 +261,7 @@ class Trainer:
 
     def _evaluate(self, evaluator: Evaluator) -> bool:
         """On the validation split, with the averaged weights if there are any; whether it is the best so far."""
+        self._settle()
         if "steps" in self.progress.window:
             self._log_row()
         evaluation = self.evaluate_with(evaluator)
@@ -266,6 +281,7 @@ class Trainer:
 
     def evaluate_with(self, evaluator: Evaluator) -> Evaluation:
         """Any split, with the weights that would be published now."""
+        self._settle()
         self._agree_on_buffers()
         with self.step.ema.applied() if self.step.ema is not None else nullcontext():
             evaluation = evaluator.evaluate(self.model)
@@ -289,6 +305,7 @@ class Trainer:
         """Hand the state of this step to the checkpointer, once. Roll-backs go to one that was due, so that an interruption changes nothing."""
         if self.checkpointer is None or self._saved_step == self.progress.step:
             return
+        self._settle()
         self._agree_on_buffers()
         self._saved_step = self.progress.step
         if due:
@@ -332,12 +349,12 @@ class Trainer:
             if label in checkpoint.state["callbacks"]:
                 callback.load_state_dict(checkpoint.state["callbacks"][label])
 
-    def _roll_back(self, reason: RollBack) -> None:
+    def _roll_back(self, reason: RollBack, cursor: Mapping[str, Any]) -> None:
         """To the last complete checkpoint, with the loader behind the batch that was bad. Whatever that leaves out, data and log, it leaves out
         again when it is resumed: the counts of what has happened are the only thing that is kept from before."""
         if self.checkpointer is None:
             raise ConfigError("trainer.non_finite", f"{reason}: this trainer keeps no checkpoints to go back to", "trainer.non_finite=skip") from reason
-        cursor, faults, before = self.train.state_dict(), self.step.faults, self.step.faults.state_dict()
+        faults, before = self.step.faults, self.step.faults.state_dict()
         self.checkpointer.wait()
         self.group.wait()
         found = newest_checkpoint(self.checkpointer.folder, self.progress.anchor)[0] if self.group.main else None
@@ -350,7 +367,7 @@ class Trainer:
         checkpoint = found or open_checkpoint(Path(folder), verify=False)  # rank 0 has read every byte
         self.load(checkpoint)
         faults.load_state_dict(faults.state_dict() | {name: before[name] for name in ("overflows", "skips", "rollbacks")})
-        self.progress.loader = cursor
+        self.progress.loader = dict(cursor)
         self.train.load_state_dict(cursor)
         self.freezer.apply(self.progress.step)
         if self.log is not None:
@@ -380,16 +397,6 @@ def refuse_mixed_batches(model: Model, settings: TrainerSettings, mesh: Mesh) ->
             "one process and trainer.accumulate=1",
             "trainer.batch_statistics=local to let each part have statistics of its own",
         )
-
-
-def describe_failure(rank: int, step: int, parts: list[Batch]) -> str:
-    """Where a rank failed, for what it says last on stderr."""
-    return f"rank {rank} failed in step {step}, on samples {samples_of(parts)}"
-
-
-def samples_of(parts: list[Batch]) -> str:
-    ids = [sample for part in parts for sample in part.ids.tolist()]
-    return ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
 
 
 def _due(step: int, every: int | None, epoch_ends: bool) -> bool:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.tiny import TinyLoader, make_trainer
-from tests.unit.training.test_resume import everything, stop_at, without_rate
+from tests.unit.training.test_resume import everything, stop_at
 from zoo.structs import Batch
 from zoo.training.checkpoint import newest_checkpoint
 from zoo.training.faults import SpikeError, TooManyFaultsError
 from zoo.training.guard import NonFiniteError
-from zoo.training.logging import RunLog, read_rows
+from zoo.training.logging import RunLog, read_rows, repeatable
 
 
 class BadLoader(TinyLoader):
@@ -94,8 +94,8 @@ def test_rolled_back_is_the_run_that_never_saw_those_batches(tmp_path: Path, cap
     found, wanted = everything(run), everything(reference)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert run.progress == reference.progress
-    bare = [(step, {name: value for name, value in without_rate(row).items() if name != "train/rollbacks"}) for step, row in run.log.rows]
-    assert bare == [(step, without_rate(row)) for step, row in reference.log.rows]
+    bare = [(step, {name: value for name, value in repeatable(row).items() if name != "train/rollbacks"}) for step, row in run.log.rows]
+    assert bare == [(step, repeatable(row)) for step, row in reference.log.rows]
     assert run.log.rows[-2][1]["train/rollbacks"] == 1
     told = capsys.readouterr().err
     assert "step 7: loss nan, gradient norm nan: going back (1 of 3)" in told
