@@ -6,7 +6,7 @@ exactly as an uninterrupted one would.
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,7 +114,7 @@ class Trainer:
         self.watchdog = Watchdog(
             mesh.world.rank,
             timeout if mesh.world.size > 1 else None,
-            lambda: f"step {self.progress.step + 1}, on samples {samples_of(self._parts)},",
+            lambda: f"step {self.progress.step + 1}, " + (f"on samples {samples_of(self._parts)}," if self._parts else "waiting for its data,"),
         )
         self._last_row = (time.perf_counter(), 0)
 
@@ -144,7 +144,7 @@ class Trainer:
         """To the end of the loader's epoch, or of the run."""
         step, progress, interruption, settings = self.step, self.progress, self.interruption, self.settings
         log_every, tick, thaw, ending = settings.log_every, self.tick, self.freezer.until, None
-        for parts in self.train:
+        for parts in self._watched():
             if not step.on_cpu:
                 parts = [part.to(self.device) for part in parts]
             self._parts = parts
@@ -163,6 +163,7 @@ class Trainer:
                 error.add_note(describe_failure(self.group.rank, progress.step + 1, parts))
                 raise
             self.watchdog.rest()
+            self._parts = []
             progress.step += 1
             if progress.step == thaw:
                 self.freezer.apply(thaw)
@@ -182,6 +183,17 @@ class Trainer:
             if ending is not None:
                 return ending
         return None
+
+    def _watched(self) -> Iterator[list[Batch]]:
+        """The loader's batches. A loader process that hangs is a rank that hangs, and the others would only tell that they wait for it."""
+        batches = iter(self.train)
+        while True:
+            self.watchdog.beat()
+            parts = next(batches, None)
+            if parts is None:
+                self.watchdog.rest()
+                return
+            yield parts
 
     def _boundary(self, epoch_ends: bool, last: bool) -> Ending | None:
         """Evaluate and save where it is due after this step."""
