@@ -17,6 +17,7 @@ import torch
 from torch import distributed
 
 from zoo.errors import ConfigError, ZooError
+from zoo.parallel.watchdog import PATIENCE
 
 GRACE = 30
 """Seconds that ranks have to save and leave after a signal, or to say their last words after another rank's failure."""
@@ -33,7 +34,7 @@ def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
 
     Args:
         device: decides how they speak: gloo between CPUs, else the accelerator's own.
-        timeout: seconds after which a collective that does not answer raises.
+        timeout: seconds that a step may take; a collective that does not answer raises a little later, after whoever it waits for has spoken.
     """
     if launched() == 1:
         yield
@@ -52,7 +53,7 @@ def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
 
 def join(device: torch.device, timeout: int) -> None:
     backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{distributed.get_default_backend_for_device(device)}"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout), device_id=device if device.type == "cuda" else None)
+    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout + 2 * PATIENCE), device_id=device if device.type == "cuda" else None)
 
 
 def launched() -> int:

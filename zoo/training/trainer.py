@@ -189,7 +189,11 @@ class Trainer:
         batches = iter(self.train)
         while True:
             self.watchdog.beat()
-            parts = next(batches, None)
+            try:
+                parts = next(batches, None)
+            except Exception as error:
+                error.add_note(f"rank {self.group.rank} failed in step {self.progress.step + 1}, waiting for its data")
+                raise
             if parts is None:
                 self.watchdog.rest()
                 return
