@@ -91,7 +91,7 @@ def predicted(overrides: list[str], world: int) -> Any:
 
 def write_texts(folder: Path, rows: int, length: int) -> Path:
     path = folder / "texts.csv"
-    path.write_text("text,label\n" + "".join(f"{'ab ' * length},{'yes' if row % 2 else 'no'}\n" for row in range(rows)))
+    path.write_text("text,label\n" + "".join(f"{row} {'ab ' * length},{'yes' if row % 2 else 'no'}\n" for row in range(rows)))
     return path
 
 
@@ -107,14 +107,16 @@ def main() -> int:
     options = parser.parse_args()
     from tests.processes import run_ranks
 
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler's remarks
     rows, problems = [], []
     for case in options.cases.split(";"):
         world, more = CASES[case]
         with tempfile.TemporaryDirectory() as folder:
             batch = options.batch * world
+            texts = write_texts(Path(folder), 100 + 4 * batch, options.length)
             overrides = [
-                "data=table", f"data.path={write_texts(Path(folder), 4 * batch, options.length)}", "data.text=text", "data.target=label", "data/tokenizer=byte",
-                f"data.max_length={options.length}", f"data.batch_size={batch}", "logger=none", "model/encoder=transformer", f"model.encoder.dim={options.dim}",
+                "data=table", f"data.path={texts}", "data.text=text", "data.target=label", "data/tokenizer=byte", f"data.max_length={options.length}",
+                f"data.batch_size={batch}", "logger=none", "model/encoder=transformer", f"model.encoder.dim={options.dim}",
                 f"model.encoder.depth={options.depth}", f"model.encoder.heads={max(1, options.dim // 64)}", *more, *options.overrides,
             ]  # fmt: skip
             plan = predicted(overrides, world)
