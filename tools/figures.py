@@ -17,8 +17,8 @@ def use_this_tree() -> None:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile; of a single value three times that."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
+    """Lower quartile, median, upper quartile, none of them outside the values; of a single value three times that."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return low, middle, high
 
 

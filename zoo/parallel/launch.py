@@ -6,6 +6,7 @@ well: rank 0 makes the run's directory and tells the others.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,6 +135,9 @@ def launch(run_dir: Path, processes: int) -> dict[str, Any]:
         rank, failure = error.get_first_failure()
         if failure.exitcode == 2:
             raise ZooError(f"rank {rank} could not go on; its message is above") from None
+        if failure.exitcode < 0:
+            ended = f"rank {rank} was ended by {signal.Signals(-failure.exitcode).name}, and could say nothing"
+            raise RuntimeError(f"{ended}; go on with: zoo train resume={run_dir}") from None
         raise RuntimeError(f"rank {rank} failed (exit code {failure.exitcode}); its message is above") from None
     except SignalException as error:
         if not result.is_file():
