@@ -3,9 +3,10 @@
     python tools/failure_table.py [--faults raise,exit,killed,hang,worker,empty] [--layouts ddp,fsdp] [--processes 2,4] [--timeout 5]
 
 Real launches of ``zoo train parallel.processes=N`` on the digits, one after the other, each 10 to 20 s on an idle machine: choose some of them for parts.
-Rank 1 raises, calls os._exit(7), is killed by SIGKILL or hangs in its fourth step; ``worker``: its loader process hangs; ``empty``: batches of
-a single sample, so that every other rank has none, which has to make no difference to the losses. A job has to end with another code than 0
-within 15 s of the fault, or of ``parallel.timeout`` where something hangs, no process of it may stay behind, and its message has to name the rank.
+Rank 1 raises, calls os._exit(7), is killed by SIGKILL or hangs in its fourth step; ``worker``: its loader process hangs; ``empty``: every second
+batch has a single sample, so that only rank 0 has any, which has to make no difference to the losses (a batch that can never be split is refused
+at the start). A job has to end with another code than 0 within 15 s of the fault, or of ``parallel.timeout`` where something hangs, no process of
+it may stay behind, and its message has to name the rank.
 """
 
 import argparse
@@ -25,10 +26,12 @@ from tools.figures import ROOT, markdown, use_this_tree, verdict
 
 use_this_tree()
 BOUND = 15.0
+ALL_BUT_ONE = 1257
+"""Of the digits to train on: the last batch of each epoch has a single sample."""
 IN_STEP = ("raise", "exit", "killed", "hang")
 FAULTS = {how: [f"model.encoder.how={how}"] for how in IN_STEP} | {
     "worker": ["+data.augment.bad={name: unreliable, how: hang}", "data.workers=1"],
-    "empty": ["data.batch_size=1"],
+    "empty": [f"data.batch_size={ALL_BUT_ONE}"],
 }
 LAYOUTS = {"ddp": ["parallel.strategy=ddp"], "fsdp": ["parallel.strategy=fsdp"]}
 NAMED = {"rank": r"rank 1\b", "step": r"rank 1 [^\n]*step \d+", "samples": r"rank 1 [^\n]*samples \d+", "stack": r"time\.sleep\(1000\)|_get_data|had enough"}
@@ -90,6 +93,9 @@ def launch(folder: Path, overrides: list[str], limit: float) -> Job:
 def judge(fault: str, job: Job, timeout: float, wanted: list[float]) -> list[str]:
     """What is not as it has to be."""
     if fault == "empty":
+        train = re.search(r"([\d,]+) train", job.errors)
+        if train is None or int(train[1].replace(",", "")) != ALL_BUT_ONE + 1:
+            return ["the digits are other ones: ALL_BUT_ONE has to change"]
         if job.code or len(job.losses) != len(wanted):
             return [f"exit code {job.code}, {len(job.losses)} rows"]
         far = max(abs(one - other) for one, other in zip(job.losses, wanted, strict=True))
