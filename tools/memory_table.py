@@ -86,7 +86,7 @@ def predicted(overrides: list[str], world: int) -> Any:
     from zoo.compose import compose
 
     options = parse([*overrides, "--device", "cpu", "--world", str(world)])
-    return make(check(compose(overrides)), options).memory
+    return make(check(compose([*overrides, f"parallel.processes={world}"])), options).memory
 
 
 def write_texts(folder: Path, rows: int, length: int) -> Path:
