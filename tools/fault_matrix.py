@@ -115,7 +115,7 @@ def trials(folder: Path, world: int, kind: str, count: int, overrides: list[str]
         found = trial(run_dir, world, kind, chance.random() * seconds * 0.9, chance, strike)
         problem = check(kind, world, found, run_dir, wanted)
         number, slowest = number + 1, max(slowest, found["seconds"])
-        tally.update(trials=1, in_time=found["in_time"], in_save=found["in_save"], equal=problem is None)
+        tally.update(trials=1, in_time=int(found["in_time"]), in_save=int(found["in_save"]), equal=int(problem is None))
         if problem is not None:
             problems.append(f"{kind} {number}, {world} process(es): {problem}")
             print(f"{problems[-1]}\n{last_words(run_dir)}", flush=True)
