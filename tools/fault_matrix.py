@@ -1,124 +1,48 @@
 """Kills a run again and again, and shows that it ends in the same bits as if nothing had happened.
 
-    python tools/fault_matrix.py [--kills 20] [--terms 20] [--processes 1,2] [--seed 0] [override ...]
+    python tools/fault_matrix.py [--kills 20] [--terms 20] [--saves 0] [--processes 1,2] [--seed 0] [override ...]
+    python tools/fault_matrix.py --kills 0 --terms 0 --saves 100 --processes 1                     # R5; in parts: --saves 25 --seed 0, 1, 2, 3
+    python tools/fault_matrix.py --kills 0 --terms 50 --processes 2 [--signal SIGINT]              # R13
 
 A small run on the digits (shuffled, accumulated over two micro-batches, EMA, dropout, loader workers, a checkpoint every three steps) is made
-once without a fault. Then it is made again, with SIGKILL at a random moment of training, every other time as soon as a save has begun; with
-two processes the signal goes to one rank, chosen at random, and the other has to leave by itself. And with SIGTERM to one rank, which has to
-save and leave with exit code 0. Each is gone on with until it ends. Weights, moments, averages, the published bundle, the log's rows and the
-figures are compared with those of the run without a fault.
-
-Processes are forked from a server that has imported everything, so that a trial takes seconds; apart from that,
-and from the pictures at the end, they are what `zoo train` starts.
+once without a fault. Then it is made again:
+- ``--kills``: SIGKILL at a random moment of training; with two processes it goes to one rank, chosen at random, and the other has to leave by itself.
+- ``--terms``: SIGTERM (or ``--signal``) to one rank at a random moment; all have to save, and to leave with exit code 0.
+- ``--saves``: SIGKILL inside a save, of a run that saves in the background after every step, at a random moment between the save's first file
+  and its end. So many have to have struck inside (what was being written lies there, half done); others are counted beside them.
+Each is gone on with until it ends: from the newest checkpoint that was complete, none of which may be lost. Weights, moments, averages, the
+published bundle, the log's rows and the figures are compared with those of the run without a fault.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tools.figures import markdown, verdict
+from tools.forked import Ranks, differences, go_on, last_words, new_run, preload, results
 
 RUN = [
     "logger=none", "data.batch_size=32", "data.workers=1", "trainer.max_steps=75", "trainer.accumulate=2", "trainer.ema=0.98", "trainer.checkpoint_every=3",
     "trainer.eval_every=30", "trainer.log_every=5", "model/encoder=vit_tiny", "model.encoder.patch_size=2", "model.encoder.depth=2", "model.encoder.dim=32",
 ]  # fmt: skip
+EVERY_STEP = ["trainer.checkpoint_every=1"]
 SAVING = ".new-*"
-context = multiprocessing.get_context("forkserver")
-
-
-def rank_main(run_dir: str, rank: int, world: int, port: int) -> None:
-    """One rank, as ``zoo.parallel.worker`` runs it."""
-    errors = os.open(Path(run_dir) / f"stderr_{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(errors, 2)
-    os.dup2(errors, 1)
-    if world > 1:
-        os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR="localhost", MASTER_PORT=str(port)
-        )
-    # Children of the server would start their own the server's way, importing everything anew; those of `zoo train` are forked.
-    multiprocessing.set_start_method("fork", force=True)
-    import zoo.training.job
-    from zoo.parallel.worker import main
-
-    zoo.training.job.plot_run = lambda *_, **__: []  # type: ignore[assignment]  # the pictures take longer than the run
-    code = main(Path(run_dir))
-    os._exit(code)
-
-
-@dataclass
-class Ranks:
-    """The processes of one attempt."""
-
-    run_dir: Path
-    world: int
-    processes: list[Any] = field(default_factory=list)
-
-    def start(self) -> "Ranks":
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        self.processes = [context.Process(target=rank_main, args=(str(self.run_dir), rank, self.world, port)) for rank in range(self.world)]
-        for process in self.processes:
-            process.start()
-        return self
-
-    def alive(self) -> bool:
-        return any(process.is_alive() for process in self.processes)
-
-    def wait(self, seconds: float) -> list[int | None]:
-        """Exit codes; whoever is still there afterwards is ended, and has None."""
-        deadline = time.monotonic() + seconds
-        for process in self.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        codes = [process.exitcode for process in self.processes]
-        for process in self.processes:
-            if process.is_alive():
-                process.kill()
-                process.join()
-        return codes
-
-
-def new_run(folder: Path, name: str, overrides: list[str]) -> Path:
-    from zoo.compose import Composer
-
-    run_dir = folder / name
-    run_dir.mkdir()
-    with Composer() as composer:
-        config = composer.run_config(composer.compose(overrides), overrides)
-    config.save(run_dir / "config.yaml")
-    return run_dir
-
-
-def results(run_dir: Path) -> dict[str, Any]:
-    """All that has to be equal."""
-    from zoo.training.checkpoint import newest_checkpoint
-    from zoo.training.logging import repeatable
-
-    checkpoint, messages = newest_checkpoint(run_dir / "checkpoints")
-    assert checkpoint is not None
-    assert not messages
-    marker = json.loads((checkpoint.folder / "complete.json").read_text())["files"]
-    rows = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    return {
-        "step": checkpoint.step,
-        "tensors": {name: entry["sha256"] for name, entry in marker.items() if name.endswith(".safetensors")},
-        "bundle": (run_dir / "bundle" / "model.safetensors").read_bytes(),
-        "metrics": json.loads((run_dir / "result.json").read_text())["metrics"],
-        "rows": [repeatable(row) for row in rows],
-    }
+LONGEST_SAVE = 0.02
+"""Seconds from a save's first file within which SIGKILL is sent; several times what these saves take on an idle machine."""
+LEAVE = 15
+"""Seconds that the other ranks have to leave after one was killed (R12)."""
 
 
 def steps_logged(run_dir: Path) -> int:
@@ -126,102 +50,117 @@ def steps_logged(run_dir: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-def trial(run_dir: Path, world: int, kind: str, moment: float, chance: random.Random, during_save: bool, saves_before: int) -> dict[str, Any]:
+def complete(run_dir: Path) -> int:
+    """The newest checkpoint that has its name, which it gets last."""
+    return max((int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").glob("step_*")), default=0)
+
+
+def trial(run_dir: Path, world: int, kind: str, moment: float, chance: random.Random, number: signal.Signals) -> dict[str, Any]:
     """Start, strike, go on. ``moment``: seconds after the first row."""
     ranks = Ranks(run_dir, world).start()
     while ranks.alive() and steps_logged(run_dir) == 0:
         time.sleep(0.005)
-    if during_save:  # as soon as a save has begun, after a number of complete ones
-        while ranks.alive() and len(list((run_dir / "checkpoints").glob("step_*"))) < min(2, saves_before):
-            time.sleep(0.001)
-        time.sleep(chance.random() * 0.3)
+    time.sleep(moment)
+    if kind == "saves":
         while ranks.alive() and not list((run_dir / "checkpoints").glob(SAVING)):
-            pass
-        time.sleep(chance.random() * 0.003)
-    else:
-        time.sleep(moment)
+            pass  # a sleep would miss saves that take milliseconds
+        time.sleep(chance.random() * LONGEST_SAVE)
     target = chance.randrange(world)
-    found: dict[str, Any] = {"in_time": ranks.alive(), "target": target}
+    found: dict[str, Any] = {"in_time": ranks.alive(), "before": complete(run_dir)}
+    struck = time.monotonic()
     if ranks.alive():
-        struck = time.monotonic()
-        os.kill(ranks.processes[target].pid, signal.SIGKILL if kind == "SIGKILL" else signal.SIGTERM)
-        found["codes"] = ranks.wait(30)
-        found["seconds"] = time.monotonic() - struck
-    else:
-        found["codes"] = ranks.wait(30)
+        os.kill(ranks.processes[target].pid, number)
+    found["codes"] = ranks.wait(30)
+    found["seconds"] = time.monotonic() - struck if found["in_time"] else 0.0
     found["in_save"] = bool(list((run_dir / "checkpoints").glob(SAVING)))
-    attempts = 0
-    while not (run_dir / "result.json").exists() or json.loads((run_dir / "result.json").read_text())["outcome"] != "done":
-        codes = Ranks(run_dir, world).start().wait(120)
-        attempts += 1
-        if codes != [0] * world or attempts > 3:
-            found["error"] = f"could not be gone on with: exit codes {codes}; see {run_dir}/stderr_*.txt"
-            return found
     return found
 
 
+def used(run_dir: Path, since: int) -> int | None:
+    """Step of the checkpoint that the run said it went on from."""
+    told = re.findall(r"going on from \S*step_(\d+)", (run_dir / "stderr_0.txt").read_text()[since:])
+    return int(told[0]) if told else None
+
+
 def check(kind: str, world: int, found: dict[str, Any], run_dir: Path, wanted: dict[str, Any]) -> str | None:
-    if "error" in found:
-        return str(found["error"])
-    if kind == "SIGTERM" and found["codes"] != [0] * world:
-        return f"exit codes after SIGTERM: {found['codes']}"
-    if kind == "SIGKILL" and world > 1 and found["in_time"] and (found["seconds"] > 15 or 0 in found["codes"]):
-        return f"the other rank: exit codes {found['codes']} after {found['seconds']:.1f} s"
-    got = results(run_dir)
-    different = [name for name in wanted if got[name] != wanted[name]]
-    return f"differs in {different}" if different else None
+    """Go on to the end; what is not as it has to be."""
+    codes = found["codes"]
+    if kind == "terms" and codes != [0] * world:
+        return f"exit codes after the signal: {codes}"
+    if kind != "terms" and world > 1 and found["in_time"] and (found["seconds"] > LEAVE or 0 in codes):
+        return f"the other ranks: exit codes {codes} after {found['seconds']:.1f} s"
+    from zoo.training.checkpoint import newest_checkpoint
+
+    newest, _ = newest_checkpoint(run_dir / "checkpoints")
+    step = newest.step if newest is not None else 0
+    if step < found["before"]:
+        return f"checkpoint {found['before']} was complete before the signal, the newest one afterwards is {step}"
+    errors = run_dir / "stderr_0.txt"
+    length = len(errors.read_text()) if errors.exists() else 0
+    over = (run_dir / "result.json").exists() and json.loads((run_dir / "result.json").read_text())["outcome"] == "done"
+    if problem := go_on(run_dir, world):
+        return problem
+    if newest is not None and not over and used(run_dir, length) != step:
+        return f"the newest complete checkpoint is that of step {step}, and it went on from {used(run_dir, length)}"
+    return differences(run_dir, wanted)
+
+
+def trials(folder: Path, world: int, kind: str, count: int, overrides: list[str], wanted: dict[str, Any], seconds: float, options: Any) -> list[Any]:
+    """A table's row and what went wrong."""
+    chance, tally, slowest, problems, number = random.Random(f"{options.seed} {world} {kind}"), Counter[str](), 0.0, list[str](), 0
+    wanted_inside = "in_save" if kind == "saves" else "trials"
+    while tally[wanted_inside] < count and number < 3 * count:
+        run_dir = new_run(folder, f"{kind}_{world}_{number}", overrides)
+        strike = signal.Signals[options.signal] if kind == "terms" else signal.SIGKILL
+        found = trial(run_dir, world, kind, chance.random() * seconds * 0.9, chance, strike)
+        problem = check(kind, world, found, run_dir, wanted)
+        number, slowest = number + 1, max(slowest, found["seconds"])
+        tally.update(trials=1, in_time=int(found["in_time"]), in_save=int(found["in_save"]), equal=int(problem is None))
+        if problem is not None:
+            problems.append(f"{kind} {number}, {world} process(es): {problem}")
+            print(f"{problems[-1]}\n{last_words(run_dir)}", flush=True)
+        shutil.rmtree(run_dir)
+    if tally[wanted_inside] < count:
+        problems.append(f"{kind}, {world} process(es): only {tally[wanted_inside]} of {number} struck inside a save")
+    name = options.signal if kind == "terms" else "SIGKILL"
+    what = f"{name}, during a save" if kind == "saves" else name
+    return [[world, what, tally["trials"], tally["in_time"], tally["in_save"], tally["equal"], f"{slowest:.1f}"], problems]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--terms", type=int, default=20)
+    parser.add_argument("--saves", type=int, default=0)
+    parser.add_argument("--signal", default="SIGTERM", choices=["SIGTERM", "SIGINT"], help="of --terms")
     parser.add_argument("--processes", default="1,2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
-    context.set_forkserver_preload(
-        ["torch._dynamo", "torchmetrics", "sklearn.datasets", "matplotlib.pyplot", "zoo.training.job", "zoo.hub.bundle", "zoo.parallel.worker"]
-    )
-    chance, failures = random.Random(options.seed), 0
-    with tempfile.TemporaryDirectory() as folder:
+    preload()
+    rows, problems = [], []
+    kinds = {"kills": [], "terms": [], "saves": EVERY_STEP}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for world in map(int, options.processes.split(",")):
-            overrides = [*RUN, *options.overrides]
-            whole = new_run(Path(folder), f"whole_{world}", overrides)
-            begun = time.monotonic()
-            codes = Ranks(whole, world).start().wait(300)
-            if codes != [0] * world:
-                sys.stderr.write((whole / "stderr_0.txt").read_text())
-                return 1
-            seconds = json.loads((whole / "result.json").read_text())["seconds"]
-            wanted = results(whole)
-            print(
-                f"{world} process(es): the run without a fault takes {time.monotonic() - begun:.1f} s, {seconds:.1f} s of it training, {wanted['step']} steps",
-                flush=True,
-            )
-            for kind, count in (("SIGKILL", options.kills), ("SIGTERM", options.terms)):
-                tally: Counter[str] = Counter()
-                slowest = 0.0
-                for number in range(count):
-                    run_dir = new_run(Path(folder), f"{kind}_{world}_{number}", overrides)
-                    during_save = kind == "SIGKILL" and number % 2 == 1
-                    found = trial(run_dir, world, kind, chance.random() * seconds * 0.9, chance, during_save, chance.randrange(1, 20))
-                    problem = check(kind, world, found, run_dir, wanted)
-                    slowest = max(slowest, found.get("seconds", 0.0))
-                    tally["equal"] += problem is None
-                    tally["while training"] += found["in_time"]
-                    tally["inside a save"] += found["in_save"]
-                    if problem is not None:
-                        failures += 1
-                        print(f"  {kind} {number}: {problem}\n{(run_dir / 'stderr_0.txt').read_text()[-2000:]}", flush=True)
-                inside = f", {tally['inside a save']} of them inside a save" if kind == "SIGKILL" else ""
-                print(
-                    f"  {kind:<7} {count} runs, {tally['while training']} struck while training{inside}: {tally['equal']} went on and ended bit-equal "
-                    f"(weights, moments, averages, bundle, log, figures); all ranks gone at most {slowest:.1f} s after the signal",
-                    flush=True,
-                )
-    print("all equal" if not failures else f"{failures} failed")
-    return 1 if failures else 0
+            for kind, more in kinds.items():
+                count = getattr(options, kind)
+                if not count:
+                    continue
+                overrides = [*RUN, *more, *options.overrides]
+                whole, begun = new_run(folder, f"whole_{world}_{kind}", overrides), time.monotonic()
+                if problem := go_on(whole, world, 300):
+                    sys.stderr.write(last_words(whole))
+                    return verdict([f"the run without a fault, {world} process(es), {problem}"])
+                seconds = json.loads((whole / "result.json").read_text())["seconds"]
+                wanted = results(whole)
+                print(f"{kind}, {world} process(es): without a fault {time.monotonic() - begun:.1f} s, {seconds:.1f} s of it training", flush=True)
+                row, wrong = trials(folder, world, kind, count, overrides, wanted, seconds, options)
+                rows.append(row)
+                problems += wrong
+    heads = ["processes", "signal", "runs", "struck while running", "inside a save", "ended bit-equal", "seconds until all had left, at most"]
+    print("\n" + markdown(heads, rows))
+    return verdict(problems)
 
 
 if __name__ == "__main__":

@@ -10,50 +10,10 @@ from pathlib import Path
 
 import pytest
 
-PLUGIN = '''
-import os
-import time
-
-import torch
-from torch import Tensor, nn
-
-from zoo.random import current
-from zoo.registry import ENCODERS
-from zoo.specs import FeatureSpec, ImageInput, Layout
-from zoo.structs import Features
-
-
-@ENCODERS.register("unreliable")
-class Unreliable(nn.Module):
-    """Fails on rank 1, after a few steps.
-
-    Args:
-        image: filled from the data's spec.
-        how: raise, exit, hang, or none.
-    """
-
-    def __init__(self, *, image: ImageInput, how: str = "none") -> None:
-        super().__init__()
-        self.linear, self.how, self.calls = nn.Linear(image.channels * image.height * image.width, 16), how, 0
-        self.output_spec = FeatureSpec(dim=16, layout=Layout.VECTOR, pooled=True)
-
-    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        if self.training and os.environ.get("RANK") == "1" and values.device.type != "meta":
-            self.calls += 1
-            if self.calls == 4:
-                open("failed_at", "w").write(str(time.time()))
-                if self.how == "raise":
-                    raise RuntimeError("had enough")
-                if self.how == "hang":
-                    time.sleep(1000)
-                if self.how == "exit":
-                    os._exit(7)
-        return Features(pooled=self.linear(values.flatten(1)).relu())
-'''
+PLUGIN = Path(__file__).parents[1] / "unreliable.py"
 
 
 def zoo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    (folder / "unreliable.py").write_text(PLUGIN)
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     command = [
@@ -62,7 +22,7 @@ def zoo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
         "zoo.cli.main",
         "train",
         "--import",
-        "./unreliable.py",
+        str(PLUGIN),
         "model/encoder=unreliable",
         "parallel.processes=2",
         "logger=none",
@@ -94,6 +54,17 @@ def test_a_rank_that_hangs_is_named_with_its_stack(tmp_path: Path) -> None:
     assert seconds < 4 + 15, errors
     assert "rank 1 has been at step 4, on samples" in errors
     assert "time.sleep(1000)" in errors
+
+
+def test_a_loader_process_that_hangs_is_told_by_its_own_rank(tmp_path: Path) -> None:
+    """R12: within the time-out and 15 s, though it is the other rank that stands in a collective."""
+    process = zoo(tmp_path, "+data.augment.bad={name: unreliable, how: hang}", "data.workers=1", "parallel.timeout=4")
+    _, errors = process.communicate(timeout=150)
+    seconds = time.time() - float((tmp_path / "failed_at").read_text())
+    assert process.returncode not in (0, None)
+    assert seconds < 4 + 15, errors
+    assert "rank 1 has been at step" in errors
+    assert "waiting for its data" in errors
 
 
 @pytest.mark.parametrize("layout", [[], ["parallel.strategy=fsdp"]], ids=["ddp", "fsdp"])

@@ -1,13 +1,18 @@
 """Steps per second of zoo's trainer, of a raw PyTorch loop with the same operations, and of HF Trainer, Lightning and accelerate.
 
-    python tools/bench/trainer.py [--rounds 7] [--models mlp8,mlp64,vit,bert] [--peers raw,zoo,...] [--clock cpu] [--threads N] [--json FILE]
+    python tools/bench/trainer.py [--rounds 7] [--models mlp8,mlp64,vit,bert] [--peers "raw;zoo;..."] [--clock cpu] [--threads N] [--json FILE]
 
 Everyone trains equal models (same initial weights) on the same batches, kept in memory, with fused AdamW, clipping to norm 1 and a cosine
 schedule with warm-up, logging and checkpoints off. Rounds are interleaved in one process: each peer trains its own segment in each round, so
 that the machine's drift hits all alike. Figures are medians of segment times against the raw loop of the same round, with quartiles.
 
 ``zoo, bare`` is the step alone on batches that are there already, as the raw loop has them: what the trainer adds. ``zoo`` is the whole of it:
-loader (its columns in memory), counts, finite checks, re-seeding, a log row every 10 steps.
+loader (its columns in memory), counts, finite checks, re-seeding, a log row every 10 steps. ``zoo, compile`` is that with ``trainer.compile=true``
+(each block, or the whole MLP; the time to compile falls into the first round, which does not count), and its gain over ``zoo`` is told besides.
+What packing gains depends on the texts' lengths: ``tools/bench/batches.py``.
+
+Exits with 1 where zoo takes longer than any peer that is no raw loop (above 60 ms: beyond the quartiles), or where its step alone adds more than 0.05 ms
+to a shorter step, beyond the quartiles.
 """
 
 import argparse
@@ -15,9 +20,7 @@ import contextlib
 import io
 import json
 import logging
-import math
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -34,91 +37,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.data.base import OpenData
-from zoo.data.loader import Loader
-from zoo.model import Model
+from tools.bench.models import CASES, CLIP, LR, WARMUP, batches, multiplier
+from tools.bench.zoo_side import zoo, zoo_bare, zoo_compiled
+from tools.figures import markdown, quartiles, verdict
 from zoo.optim.groups import ParameterGroups
-from zoo.optim.optimizers import adamw
-from zoo.optim.schedules import cosine
-from zoo.parallel.mesh import Mesh
-from zoo.settings import LoaderSettings, Order, TrainerSettings
-from zoo.specs import ClassTarget, FeatureSpec, Horizon, ImageInput, InputSpec, Layout, TargetSpec, TextInput
-from zoo.structs import Batch, Features, LossTerm, Values
-from zoo.training.trainer import Trainer
 
-LR, CLIP, WARMUP = 1e-3, 1.0, 10
-CPU = torch.device("cpu")
+SLOW_MS, ADDED_MS = 60.0, 0.05
+RIVALS = ("accelerate", "lightning", "transformers")
 now = time.perf_counter
 """``--clock cpu`` puts the processor time of this process here: what counts on a machine that others use at the same time."""
-
-
-# --- models: plain modules, inputs to logits --------------------------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-
-class Vit(nn.Module):
-    def __init__(self, dim: int = 192, depth: int = 6) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, dim, 4, 4)
-        self.positions = nn.Parameter(torch.zeros(1, 64, dim))
-        self.blocks = nn.Sequential(*(Block(dim, 3) for _ in range(depth)))
-        self.head = nn.Linear(dim, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.patches(x).flatten(2).mT + self.positions).mean(1))
-
-
-class Bert(nn.Module):
-    def __init__(self, dim: int = 256, depth: int = 4) -> None:
-        super().__init__()
-        self.table, self.positions = nn.Embedding(8000, dim), nn.Parameter(torch.zeros(1, 128, dim))
-        self.blocks = nn.Sequential(*(Block(dim, 4) for _ in range(depth)))
-        self.head = nn.Linear(dim, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.table(x) + self.positions).mean(1))
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
-
-
-CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor], int, int]] = {
-    # model, inputs, batch size, steps of a segment
-    "mlp8": (mlp, lambda n: torch.randn(n, 256), 8, 200),
-    "mlp64": (mlp, lambda n: torch.randn(n, 256), 64, 100),
-    "vit": (Vit, lambda n: torch.randn(n, 3, 32, 32), 16, 12),
-    "bert": (Bert, lambda n: torch.randint(0, 8000, (n, 128)), 8, 10),
-}
-
-
-def multiplier(total: int) -> Callable[[int], float]:
-    return lambda step: (step + 1) / (WARMUP + 1) if step < WARMUP else 0.5 * (1 + math.cos(math.pi * min(1, (step - WARMUP) / (total - WARMUP))))
 
 
 # --- peers: each gives a function that trains `steps` more steps ----------------------------------------------------------------------------
 
 Segment = Callable[[int], None]
-
-
-def batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        order = torch.randperm(len(x))
-        for start in range(0, len(x) - size + 1, size):
-            rows = order[start : start + size]
-            yield x[rows], y[rows]
 
 
 def raw(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> Segment:
@@ -302,152 +234,21 @@ class Clock:
         return self.last - self.first
 
 
-# --- zoo ------------------------------------------------------------------------------------------------------------------------------------
-
-
-class Whole(nn.Module):
-    """A plain module as a zoo encoder."""
-
-    output_spec = FeatureSpec(dim=10, layout=Layout.VECTOR, pooled=True)
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:  # noqa: ARG002
-        return Features(pooled=self.model(values))
-
-
-class Straight(nn.Module):
-    output_spec = Whole.output_spec
-
-    def forward(self, features: Features) -> Features:
-        return features
-
-
-class Classes(nn.Module):
-    """The least that a classification head does: what the raw loops do, as sums."""
-
-    def forward(self, features: Features) -> dict[str, Tensor]:
-        return {"logits": features.pooled}  # type: ignore[dict-item]
-
-    def count(self, targets: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        return {"class": valid.sum()}
-
-    def loss(self, prediction: dict[str, Tensor], targets: dict[str, Tensor], valid: Tensor) -> dict[str, LossTerm]:
-        label = targets["label"].masked_fill(~valid, -1)
-        return {"class": LossTerm(F.cross_entropy(prediction["logits"], label, ignore_index=-1, reduction="sum"), valid.sum())}
-
-
-class Ready:
-    """Batches as the raw loop makes them."""
-
-    bad_count = 0
-
-    def __init__(self, x: Tensor, y: Tensor, size: int) -> None:
-        self.data, self.batch_size, self.valid = batches(x, y, size), size, torch.ones(size, dtype=torch.bool)
-        self.ids = torch.arange(size)
-
-    def describe(self, sample: int) -> str:
-        return str(sample)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": 0, "batch": 1}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        pass
-
-    def __iter__(self) -> Iterator[list[Batch]]:
-        for inputs, labels in self.data:
-            yield [Batch({"x": Values(inputs)}, {"label": labels}, ids=self.ids, valid=self.valid)]
-
-
-class Row:
-    """One tensor a row, as it is."""
-
-    def __init__(self, kind: str, spec: InputSpec | TargetSpec) -> None:
-        self.kind, self.spec, self.ragged, self.pad = kind, spec, None, 0
-
-    def encode(self, raw: Tensor) -> dict[str, Tensor]:
-        return {"values": raw}
-
-    def finish(self, values: Values) -> Values:
-        return values
-
-
-class Table:
-    """A split that gives its columns whole."""
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.columns = {"x": x, "label": y}
-
-    def __len__(self) -> int:
-        return len(self.columns["x"])
-
-    def read(self, index: int) -> dict[str, Tensor]:
-        return {name: column[index] for name, column in self.columns.items()}
-
-    def describe(self, index: int) -> str:
-        return str(index)
-
-
-class Silent:
-    def row(self, step: int, values: Any) -> None:  # noqa: ARG002
-        json.dumps(dict(values))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-
-def zoo_trainer(model: nn.Module, loader: Any, total: int) -> Segment:
-    whole = Model(encoder=Whole(model), decoder=Straight(), head=Classes(), input="x")
-    horizon = Horizon(total_steps=10**9, steps_per_epoch=10**9)
-    trainer = Trainer(
-        model=whole,
-        optimizer=adamw(groups=ParameterGroups(whole), lr=LR),
-        schedule=cosine(horizon=Horizon(total_steps=total, steps_per_epoch=total), warmup_steps=WARMUP),
-        horizon=horizon,
-        train=loader,
-        evaluator=None,
-        settings=TrainerSettings(clip_norm=CLIP, log_every=10, max_epochs=None, max_steps=1, eval_every=10**9, checkpoint_every=10**9),
-        seed=0,
-        mesh=Mesh(),
-        device=CPU,
-        log=Silent(),  # type: ignore[arg-type]
-    )
-
-    def segment(steps: int) -> None:
-        trainer.horizon = Horizon(total_steps=trainer.progress.step + steps, steps_per_epoch=10**9)
-        trainer.fit()
-
-    return segment
-
-
-def zoo_bare(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> Segment:
-    return zoo_trainer(model, Ready(x, y, size), total)
-
-
-def zoo(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> Segment:
-    spec = TextInput(name="x", vocab_size=8000, max_length=128) if not x.is_floating_point() else ImageInput(name="x", channels=1, height=1, width=1)
-    label = ClassTarget(name="label", labels=tuple("0123456789"))
-    data = OpenData(inputs={"x": Row(spec.kind, spec)}, targets={"label": Row(label.kind, label)}, splits={"train": Table(x, y)})  # type: ignore[dict-item]
-    loader = Loader(data=data, split="train", settings=LoaderSettings(batch_size=size, order=Order.SHUFFLE), augment={}, seed=0, training=True, batch_size=size)
-    return zoo_trainer(model, loader, total)
-
-
 PEERS: dict[str, Callable[[nn.Module, Tensor, Tensor, int, int], Segment]] = {
     "raw": raw,
     "raw+DataLoader": raw_loader,
     "zoo, bare": zoo_bare,
     "zoo": zoo,
+    "zoo, compile": zoo_compiled,
     "accelerate": accelerate,
     "lightning": lightning,
     "transformers": transformers,
 }
 
 
-def measure(case: str, peers: list[str], rounds: int) -> dict[str, Any]:
-    make, inputs, size, steps = CASES[case]
+def measure(case: str, peers: list[str], rounds: int, steps: int | None = None) -> dict[str, Any]:
+    make, inputs, size, usual = CASES[case]
+    steps = steps or usual
     torch.manual_seed(0)
     count = max(2048, size * 64) if case.startswith("mlp") else size * 32
     x, y = inputs(count), torch.randint(0, 10, (count,))
@@ -468,24 +269,36 @@ def measure(case: str, peers: list[str], rounds: int) -> dict[str, Any]:
                 seconds = own if own is not None else now() - begun
             if number:  # the first round warms up
                 times[name].append(seconds / steps * 1e3)
-    ratios = {name: [a / b for a, b in zip(times[name], times["raw"], strict=True)] for name in peers}
-    extra = {name: [a - b for a, b in zip(times[name], times["raw"], strict=True)] for name in peers}
-    return {
-        name: {"best_ms": min(times[name]), "ms": quartiles(times[name]), "ratio": quartiles(ratios[name]), "extra_ms": quartiles(extra[name])}
-        for name in peers
-    }
+    found = {}
+    for name in peers:
+        ratios = [a / b for a, b in zip(times[name], times["raw"], strict=True)]
+        extra = [a - b for a, b in zip(times[name], times["raw"], strict=True)]
+        found[name] = {"best_ms": min(times[name]), "ms": quartiles(times[name]), "ratio": quartiles(ratios), "extra_ms": quartiles(extra)}
+        if "zoo" in times:
+            found[name]["to_zoo"] = quartiles([a / b for a, b in zip(times[name], times["zoo"], strict=True)])
+    return found
 
 
-def quartiles(values: list[float]) -> list[float]:
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
-    return [round(low, 4), round(middle, 4), round(high, 4)]
+def beyond(case: str, found: dict[str, Any]) -> list[str]:
+    """Where zoo is slower than it may be."""
+    slow, problems = found["raw"]["ms"][1] > SLOW_MS, []
+    if "zoo, bare" in found and not slow and found["zoo, bare"]["extra_ms"][0] > ADDED_MS:
+        low, middle, high = found["zoo, bare"]["extra_ms"]
+        problems.append(f"{case}: the trainer adds {middle:.3f} ms to a step ({low:.3f} to {high:.3f}), {ADDED_MS} are allowed")
+    for name in RIVALS:
+        if name in found and "zoo" in found:
+            low, middle, high = found[name]["to_zoo"]
+            if (high if slow else middle) < 1:
+                problems.append(f"{case}: {name} takes {middle:.3f} of zoo's time ({low:.3f} to {high:.3f})")
+    return problems
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--models", default=",".join(CASES))
-    parser.add_argument("--peers", default=",".join(name for name in PEERS if name != "zoo, bare") + ";zoo, bare")
+    parser.add_argument("--peers", default=";".join(PEERS), help="separated by semicolons; the raw loop always takes part")
+    parser.add_argument("--steps", type=int, help="of a segment, instead of each model's own number")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
@@ -495,21 +308,29 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
-    asked = set(options.peers.replace(";", ",").split(",")) | ({"zoo, bare"} if "bare" in options.peers else set())
+    asked = options.peers.split(";")
+    if unknown := set(asked) - set(PEERS):
+        parser.error(f"--peers: {', '.join(unknown)}; there are {'; '.join(PEERS)}")
     peers = [name for name in PEERS if name in asked or name == "raw"]
-    found = {}
+    everything, problems = {}, []
+    heads = ["peer", "best ms", "median ms", "to raw", "quartiles", "extra ms", "quartiles", "to zoo", "quartiles"]
     for case in options.models.split(","):
-        found[case] = measure(case, peers, options.rounds)
-        print(f"\n{case}: batch {CASES[case][2]}, {torch.get_num_threads()} threads, {options.clock} clock, {options.rounds} rounds of {CASES[case][3]} steps")
-        heads = ("best ms", "median ms", "to raw", "quartiles", "extra ms", "quartiles")
-        print(f"  {'':<16}{heads[0]:>9}{heads[1]:>10}  {heads[2]:>7}  {heads[3]:>15}  {heads[4]:>9}  {heads[5]:>17}")
-        for name, figures in found[case].items():
-            ms, ratio, extra = figures["ms"], figures["ratio"], figures["extra_ms"]
-            columns = f"{figures['best_ms']:>9.3f}{ms[1]:>10.3f}  {ratio[1]:>7.3f}  {ratio[0]:>7.3f} {ratio[2]:>7.3f}"
-            print(f"  {name:<16}{columns}  {extra[1]:>+9.3f}  {extra[0]:>+8.3f} {extra[2]:>+8.3f}", flush=True)
+        found = everything[case] = measure(case, peers, options.rounds, options.steps)
+        steps = options.steps or CASES[case][3]
+        print(f"\n{case}: batch {CASES[case][2]}, {torch.get_num_threads()} threads, {options.clock} clock, {options.rounds} rounds of {steps} steps\n")
+        rows = []
+        for name, figures in found.items():
+            (_, ms, _), ratio, extra, to_zoo = figures["ms"], figures["ratio"], figures["extra_ms"], figures.get("to_zoo")
+            row = [name, f"{figures['best_ms']:.3f}", f"{ms:.3f}", f"{ratio[1]:.3f}", f"{ratio[0]:.3f} to {ratio[2]:.3f}", f"{extra[1]:+.3f}"]
+            row += [f"{extra[0]:+.3f} to {extra[2]:+.3f}", *([f"{to_zoo[1]:.3f}", f"{to_zoo[0]:.3f} to {to_zoo[2]:.3f}"] if to_zoo else ["", ""])]
+            rows.append(row)
+        print(markdown(heads, rows), flush=True)
+        problems += beyond(case, found)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+        options.json.write_text(json.dumps(everything, indent=1))
+    print()
+    return verdict(problems)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ well: rank 0 makes the run's directory and tells the others.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from torch import distributed
 
 from zoo.errors import ConfigError, ZooError
+from zoo.parallel.watchdog import PATIENCE
 
 GRACE = 30
 """Seconds that ranks have to save and leave after a signal, or to say their last words after another rank's failure."""
@@ -33,7 +35,7 @@ def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
 
     Args:
         device: decides how they speak: gloo between CPUs, else the accelerator's own.
-        timeout: seconds after which a collective that does not answer raises.
+        timeout: seconds that a step may take; a collective that does not answer raises a little later, after whoever it waits for has spoken.
     """
     if launched() == 1:
         yield
@@ -52,7 +54,7 @@ def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
 
 def join(device: torch.device, timeout: int) -> None:
     backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{distributed.get_default_backend_for_device(device)}"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout), device_id=device if device.type == "cuda" else None)
+    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout + 2 * PATIENCE), device_id=device if device.type == "cuda" else None)
 
 
 def launched() -> int:
@@ -133,6 +135,9 @@ def launch(run_dir: Path, processes: int) -> dict[str, Any]:
         rank, failure = error.get_first_failure()
         if failure.exitcode == 2:
             raise ZooError(f"rank {rank} could not go on; its message is above") from None
+        if failure.exitcode < 0:
+            ended = f"rank {rank} was ended by {signal.Signals(-failure.exitcode).name}, and could say nothing"
+            raise RuntimeError(f"{ended}; go on with: zoo train resume={run_dir}") from None
         raise RuntimeError(f"rank {rank} failed (exit code {failure.exitcode}); its message is above") from None
     except SignalException as error:
         if not result.is_file():

@@ -5,14 +5,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import TypeVar
+
+PATIENCE = 3.0
+"""Seconds that a process in a collective waits longer, so that the one that it waits for speaks first. Collectives themselves wait twice that."""
+COLLECTIVES = f"torch{os.sep}distributed{os.sep}"
+T = TypeVar("T")
 
 
 class Watchdog:
     """While entered, a thread watches the process's own steps; one that takes longer than ``timeout`` is told with its stack, and ends the process.
 
-    ``beat`` is all that a step pays: one assignment.
+    ``beat`` is all that a step pays: one assignment. Waiting for the loader's next batch belongs to the step.
 
     Args:
         rank: of this process, for the message.
@@ -34,6 +40,25 @@ class Watchdog:
         """What follows may take its time: an evaluation, a save, the next epoch."""
         self._since = None
 
+    def over(self, items: Iterator[T], note: Callable[[], str]) -> Iterator[T]:
+        """``items``; waiting for one is part of a step. A loader process that hangs is a rank that hangs, and the others would only tell that they wait.
+
+        Args:
+            items: batches.
+            note: added to what they raise.
+        """
+        while True:
+            self.beat()
+            try:
+                item = next(items, None)
+            except Exception as error:
+                error.add_note(note())
+                raise
+            if item is None:
+                self.rest()
+                return
+            yield item
+
     def __enter__(self) -> "Watchdog":
         if self.timeout is not None:
             self._watched = threading.get_ident()
@@ -47,10 +72,17 @@ class Watchdog:
         assert self.timeout is not None
         while not self._over.wait(min(1.0, self.timeout / 4)):
             since = self._since
-            if since is not None and time.monotonic() - since > self.timeout:
+            if since is not None and time.monotonic() - since > self.timeout + (PATIENCE if self.in_collective() else 0.0):
                 sys.stderr.write(self.message())
                 sys.stderr.flush()
                 os._exit(1)
+
+    def in_collective(self) -> bool:
+        """Whether the watched thread waits for other processes, as far as its stack tells."""
+        frame = sys._current_frames().get(self._watched)
+        while frame is not None and COLLECTIVES not in frame.f_code.co_filename:
+            frame = frame.f_back
+        return frame is not None
 
     def message(self) -> str:
         """Where the watched thread stands."""

@@ -117,7 +117,7 @@ class Trainer:
         self.watchdog = Watchdog(
             mesh.world.rank,
             timeout if mesh.world.size > 1 else None,
-            lambda: f"step {self.progress.step + 1}, on samples {samples_of(self._parts)},",
+            lambda: f"step {self.progress.step + 1}, " + (f"on samples {samples_of(self._parts)}," if self._parts else "waiting for its data,"),
         )
         self._positions = 0
         self._rows_step = 0
@@ -150,7 +150,7 @@ class Trainer:
         log_every, tick, thaw, ending, clock = settings.log_every, self.tick, self.freezer.until, None, step.clock
         clock.skip()
         fetching = self.fetch(self.train, self.device)
-        for fetched in fetching:
+        for fetched in self.watchdog.over(fetching, lambda: f"rank {self.group.rank} failed in step {progress.step + 1}, waiting for its data"):
             self._parts = fetched.host
             clock.mark("data")
             self.watchdog.beat()
@@ -170,6 +170,7 @@ class Trainer:
                 error.add_note(describe_failure(self.group.rank, progress.step + 1, fetched.host))
                 raise
             self.watchdog.rest()
+            self._parts = []
             progress.step += 1
             if progress.step == thaw:
                 self.freezer.apply(thaw)

@@ -162,3 +162,18 @@ def test_the_local_log_is_true_after_a_roll_back(tmp_path: Path) -> None:
     assert [row["step"] for row in rows if "lr" in row] == list(range(1, 13))
     assert [row.get("train/rollbacks", 0) for row in rows if "lr" in row] == [0] * 4 + [1] * 8
     assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+
+
+def test_a_loader_that_fails_is_told_with_rank_and_step() -> None:
+    """R12: what a loader process died of says nothing of where the run was."""
+
+    class Failing(TinyLoader):
+        def __iter__(self) -> Iterator[list[Batch]]:
+            for place, parts in enumerate(super().__iter__()):
+                if place == 2:
+                    raise OSError("the disk is gone")
+                yield parts
+
+    with pytest.raises(OSError, match="the disk is gone") as told:
+        make_trainer(loader=Failing(micro_batches=2)).fit()
+    assert told.value.__notes__ == ["rank 0 failed in step 3, waiting for its data"]
