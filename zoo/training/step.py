@@ -25,6 +25,7 @@ from zoo.training.faults import Faults, SpikeError
 from zoo.training.guard import NonFiniteError, explain
 from zoo.training.optimizer_state import parameter_names
 from zoo.training.precision import autocast
+from zoo.training.whole_batch import WholeBatch
 
 
 class TrainStep:
@@ -59,6 +60,7 @@ class TrainStep:
         self.loss_scale = 1.0
         self.reseed = StepSeeds(seed, mesh.data.rank, device)
         self.on_cpu = device.type == "cpu"
+        self.whole = WholeBatch(self) if getattr(self.head, "whole_batch", False) else None
         self.counting = torch.float32 if device.type == "mps" else torch.float64
         self.describe: Callable[[int], str] = str
         """A sample's name for people, by its id; the trainer sets the loader's."""
@@ -99,10 +101,27 @@ class TrainStep:
             with self.autocast:
                 terms = self.model.losses(part)
             sums = {name: term.sum for name, term in terms.items()}
-            # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
-            scales = [torch.full((), self.loss_scale / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
-            torch.autograd.backward(list(sums.values()), scales)
+            torch.autograd.backward(list(sums.values()), self.scales(sums, counts))
         return {name: value.detach() for name, value in sums.items()}
+
+    def scales(self, sums: dict[str, Tensor], counts: dict[str, float]) -> list[Tensor]:
+        """What each sum of the loss enters the backward pass with."""
+        # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
+        return [torch.full((), self.loss_scale / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
+
+    def passes(self, parts: list[Batch], step: int, counts: dict[str, float]) -> dict[str, Tensor]:
+        """Forward and backward of all micro-batches; this rank's part of the sums of the loss terms."""
+        if self.whole is not None:
+            return self.whole(parts, step, counts)
+        if self.fsdp is not None:
+            self.fsdp.set_requires_gradient_sync(len(parts) == 1)
+        sums = self.backward(parts[0], 0, step, counts)
+        for place, part in enumerate(parts[1:], 1):
+            if self.fsdp is not None:
+                self.fsdp.set_requires_gradient_sync(place == len(parts) - 1)
+            more = self.backward(part, place, step, counts)
+            sums = {name: value + more[name] for name, value in sums.items()}
+        return sums
 
     def __call__(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
         """Optimizer step number ``step``, counted from 0.
@@ -112,17 +131,10 @@ class TrainStep:
             RollBack: likewise, where the settings ask for it.
         """
         self.gradients.clear()
-        if self.fsdp is not None:
-            self.fsdp.set_requires_gradient_sync(len(parts) == 1)
         faults, factor = self.faults, 1.0
         if faults.scale is not None:
             self.loss_scale = faults.scale.value
-        sums = self.backward(parts[0], 0, step, counts)
-        for place, part in enumerate(parts[1:], 1):
-            if self.fsdp is not None:
-                self.fsdp.set_requires_gradient_sync(place == len(parts) - 1)
-            more = self.backward(part, place, step, counts)
-            sums = {name: value + more[name] for name, value in sums.items()}
+        sums = self.passes(parts, step, counts)
         gradients, totals = self.gradients.collect(list(sums.values()))
         norm = self.gradients.norm(gradients)
         if self.on_cpu:
