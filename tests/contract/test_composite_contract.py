@@ -286,9 +286,8 @@ def test_absent_inputs_are_refused_where_every_row_needs_all(name: str) -> None:
 def test_two_towers_are_two() -> None:
     with pytest.raises(ConfigError, match=r"names image, text, audio, table, and two inputs are needed.*choose one encoder for each of two"):
         Case("dual", ALL, optional=False).build()
-    parts = {"image": {"name": "cnn"}, "both": {"name": "fusion", "encoders": {"text": {"name": "lstm"}}}}
-    with pytest.raises(ConfigError, match="made of encoders itself"):
-        Case("dual", options={"encoders": parts}, optional=False).build(encoders=parts)
+    with pytest.raises(ConfigError, match="made of encoders itself; choose one of a single input"):
+        Case("dual", optional=False).build(encoders={"image": {"name": "fusion", "encoders": {"text": {"name": "lstm"}}}})
 
 
 @pytest.mark.parametrize(
