@@ -195,12 +195,11 @@ TENSOR = {"tensor": 2, "sequence": True}
 
 
 def test_two_processes_change_no_number() -> None:
-    """R3: DDP, FSDP2 and shared Transformer blocks, one and two micro-batches each; the last window has 3 rows for 2 or 4 parts."""
+    """R3: DDP, FSDP2 (with recomputation too) and shared Transformer blocks; the last window has 3 rows for 2 or 4 parts."""
     layouts = [
         Layout(),
         Layout(2),
         Layout(parallel=FSDP),
-        Layout(2, FSDP),
         Layout(2, FSDP, {"recompute": Recompute.FULL}),
         Layout(2, TENSOR),
         Layout(2, head=SIGMOID),
