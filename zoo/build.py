@@ -100,21 +100,23 @@ def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = Non
         built = _build(ENCODERS, node, "model.encoder", chosen, wire=wire)
         labels.insert(0, ("model.encoder", chosen))
         inputs.insert(0, chosen.name)
-    _check_inputs(node["name"], labels, by_name=bool(getattr(built, "by_name", False)))
+    by_name, needs_all = (bool(getattr(built, name, False)) for name in ("by_name", "needs_all"))
+    _check_inputs(node["name"], labels, by_name=by_name, lacking=by_name and not needs_all)
     return built, tuple(dict.fromkeys(inputs))
 
 
-def _check_inputs(encoder: str, taken: list[tuple[str, InputSpec]], *, by_name: bool) -> None:
-    """What the encoders inside take, against what the whole is given."""
+def _check_inputs(encoder: str, taken: list[tuple[str, InputSpec]], *, by_name: bool, lacking: bool) -> None:
+    """What the encoders inside take, against what the whole is given: by name, perhaps ``lacking`` some."""
     for path, entry in taken:
         parent, _, label = path.rpartition(".")
         if by_name and label != entry.name:
             raise ConfigError(path, f"no input is named {label!r}; what fits here is {entry.name!r}", f"name it after its input: {parent}.{entry.name}")
-        if entry.optional and not by_name:
+        if entry.optional and not lacking:
+            other = f"an encoder that takes absent inputs: model/encoder=fusion +model/encoder@model.encoder.encoders.{entry.name}={encoder}"
             raise ConfigError(
                 "model.encoder",
                 f"samples of this data may lack the input {entry.name!r}, and encoder {encoder!r} needs it in every row",
-                f"an encoder that takes absent inputs: model/encoder=fusion +model/encoder@model.encoder.encoders.{entry.name}={encoder}",
+                *([] if by_name else [other]),
                 "only samples that have it, by the data's options: data.optional=[] (the others are left out, up to data.max_bad_samples)",
             )
 

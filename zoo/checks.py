@@ -210,6 +210,14 @@ def check_batch_statistics(config: RunConfig, model: "Model") -> None:
             "one part: trainer.accumulate=1 parallel.processes=1",
             "each part's own statistics, knowing that numbers then depend on the split: trainer.batch_statistics=local",
         )
+    if config.trainer.accumulate > 1 and layers and getattr(model.head, "whole_batch", False):
+        raise ConfigError(
+            "trainer.accumulate",
+            f"{config.trainer.accumulate}: head {config.head['name']!r} compares the rows of the whole batch, for which each part runs forward twice, "
+            f"and {len(layers)} layers (the first is {layers[0]}) would take its statistics twice",
+            "trainer.accumulate=1",
+            "an encoder, or an option of it, that normalises each sample alone (group or layer norm)",
+        )
 
 
 def check_randomness(config: RunConfig, model: "Model", batch: "Batch") -> None:
@@ -359,7 +367,8 @@ def check_monitor(config: RunConfig, model: "Model", losses: tuple[str, ...], me
     if name is None:
         return
     head: Any = model.head
-    known = [f"validation/{metric}" for metric in ("loss", *(f"loss_{term}" for term in losses if len(losses) > 1), *metrics)]
+    terms = () if getattr(head, "whole_batch", False) else ("loss", *(f"loss_{term}" for term in losses if len(losses) > 1))
+    known = [f"validation/{metric}" for metric in (*terms, *metrics)]
     if name not in known:
         raise ConfigError(
             "trainer.monitor", f"head {config.head['name']!r} measures no {name!r}", did_you_mean(name, known), "trainer.monitor=null for the head's own"

@@ -16,8 +16,9 @@ class Encoder(Protocol):
     """An ``nn.Module`` that makes features of one input. Its constructor takes an input's spec.
 
     One that is made of other encoders says ``by_name = True``: it is given ``{input: Values}``, however many there are, and answers for
-    rows that lack some of them (``Values.present``). One that may leave submodules out of a forward pass, by what a batch holds, says
-    ``skips_parts = True``: parameters then have gradients on some ranks only, which the trainer's sum copes with and sharding does not.
+    rows that lack some of them (``Values.present``), unless it says ``needs_all = True``. One that may leave submodules out of a forward pass,
+    by what a batch holds, says ``skips_parts = True``: parameters then have gradients on some ranks only, which the trainer's sum copes with and
+    sharding does not.
 
     ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing, sharding and layer-wise decay of the learning rate.
     ``no_decay`` names parameters of its own that weight decay leaves alone (``zoo.optim.groups``).
@@ -55,7 +56,13 @@ class Metrics(Protocol):
 
 
 class Head(Protocol):
-    """An ``nn.Module`` for one task. Its constructor takes ``features: FeatureSpec`` and a target's spec."""
+    """An ``nn.Module`` for one task. Its constructor takes ``features: FeatureSpec`` and a target's spec.
+
+    A head whose loss compares rows with each other says ``whole_batch = True``. Its ``loss`` is then given the rows of the global batch, whatever
+    ranks and micro-batches they came from (``zoo.training.whole_batch``), and depends on predictions and targets alone: a parameter that takes
+    part in it, as a temperature does, goes out as a column of the prediction. Predictions and targets have one shape for every row. At evaluation
+    it has metrics and no loss, which would depend on the size of the batches.
+    """
 
     target: TargetSpec
     monitor: ClassVar[tuple[str, str]]

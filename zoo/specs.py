@@ -152,6 +152,13 @@ class ItemTarget(TargetSpec):
     seen: str = "seen"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairTarget(TargetSpec):
+    """No label: the inputs of a row belong together. B int64; rows with the same number are of one thing, so that any of them matches any other."""
+
+    kind = "pair"
+
+
 # --- between the parts of a model -----------------------------------------------------------------------------------------------
 
 
@@ -180,6 +187,7 @@ class FeatureSpec(Spec):
         causal: position n depends on inputs up to n only.
         pooled: ``Features.pooled`` is given; heads pool for themselves otherwise.
         maps: feature maps, finest first; empty where there are none.
+        parts: names of the positions of ``tokens``, where each is one input by itself; empty elsewhere.
     """
 
     dim: int
@@ -188,6 +196,7 @@ class FeatureSpec(Spec):
     causal: bool = False
     pooled: bool = False
     maps: tuple[MapSpec, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +233,7 @@ class DataSpec(Spec):
 
 
 INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, HistoryInput, SpectrogramInput, TableInput)}
-TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget)}
+TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget)}
 
 
 def by_name(specs: tuple[N, ...], name: str, what: str) -> N:

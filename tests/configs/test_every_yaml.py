@@ -26,12 +26,14 @@ DATA_OF = {
     "several": ["data=stamps"],
 }
 RANKING = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_item"]
+PAIRS = ["model/encoder=dual_tiny", "model/head=contrastive"]
 ENCODER_OF = {
     "breast_cancer": ["model/encoder=table_tiny"],
     "tweets": ["model/encoder=transformer_tiny"],
     "sample_sounds": ["model/encoder=audio_cnn_tiny"],
     "ml100k": RANKING,
     "stamps": ["model/encoder=fusion_tiny"],
+    "stamps_pairs": PAIRS,
 }
 
 
@@ -43,13 +45,16 @@ def overrides_of(name: str) -> list[str]:
     overrides = [f"{group}={option}"]
     if group == "model/encoder":
         schema = ENCODERS.schema(preset_node(group, option)["name"])
-        overrides += DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
+        pairs = option.startswith("dual")
+        overrides += ["data=stamps_pairs", *PAIRS[1:]] if pairs else DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
     elif group == "data":
         overrides += ENCODER_OF.get(option, [])
     elif name == "parallel/tensor":
         overrides += ["model/encoder=vit_tiny", "model.encoder.patch_size=2"]
     elif group == "model/head" and option.startswith("next_item"):
         overrides = ["data=ml100k", *RANKING[:-1], *overrides]
+    elif group == "model/head" and option.startswith("contrastive"):
+        overrides = ["data=stamps_pairs", *PAIRS[:-1], *overrides]
     return overrides
 
 

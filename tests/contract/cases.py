@@ -27,6 +27,7 @@ from zoo.specs import (
     Layout,
     MapSpec,
     NumberTarget,
+    PairTarget,
     SpectrogramInput,
     TableInput,
     TargetSpec,
@@ -50,11 +51,13 @@ TARGETS: dict[str, TargetSpec] = {
     "multi": ClassTarget(name="tags", labels=("x", "y", "z"), labelling=Labelling.MULTI, counts=(10, 20, 70)),
     "numbers": NumberTarget(name="sizes", columns=("height", "width"), mean=(170.0, -3.0), std=(12.0, 0.5)),
     "item": ItemTarget(name="next", num_items=30),
+    "pair": PairTarget(name="pair"),
 }
 FEATURES: dict[str, FeatureSpec] = {
     "vector": FeatureSpec(dim=12, layout=Layout.VECTOR, pooled=True),
     "sequence": FeatureSpec(dim=12, layout=Layout.SEQUENCE),
     "pooled_sequence": FeatureSpec(dim=12, layout=Layout.SEQUENCE, length=9, pooled=True),
+    "parts": FeatureSpec(dim=12, layout=Layout.SEQUENCE, length=2, parts=("image", "text")),
     "causal": FeatureSpec(dim=12, layout=Layout.SEQUENCE, causal=True),
     "map": FeatureSpec(dim=12, layout=Layout.MAP, maps=(MapSpec(channels=6, stride=1), MapSpec(channels=12, stride=2))),
 }

@@ -58,9 +58,16 @@ class Case:
         return "-".join([self.name, joined, *(f"{key}={value}" for key, value in self.options.items()), *([] if self.optional else ["complete"])])
 
 
+def needs_all(case: Case) -> bool:
+    return bool(getattr(ENCODERS.load(case.name), "needs_all", False))
+
+
 def cases() -> list[Case]:
     found = []
     for name in COMPOSITES:
+        if needs_all(Case(name)):
+            found += [Case(name, optional=False), *(Case(name, options=options, optional=False) for options in enum_variants(ENCODERS, name))]
+            continue
         found += [Case(name), Case(name, ALL), Case(name, optional=False), *(Case(name, options=options) for options in enum_variants(ENCODERS, name))]
         if ENCODERS.schema(name).option("depth"):
             deep = {"combine": "tokens", "depth": 2}
@@ -69,6 +76,7 @@ def cases() -> list[Case]:
 
 
 each = pytest.mark.parametrize("case", cases(), ids=str)
+each_that_does_without = pytest.mark.parametrize("case", [case for case in cases() if not needs_all(case)], ids=str)
 
 
 def encoded(model: Model, batch: Batch) -> list[Tensor]:
@@ -107,7 +115,7 @@ def filled(batch: Batch, fill: float) -> Batch:
 
 
 def test_there_are_composites() -> None:
-    assert "fusion" in COMPOSITES
+    assert {"fusion", "dual"} <= set(COMPOSITES)
     for name in COMPOSITES:
         assert (conf_dir() / f"model/encoder/{name}_tiny.yaml").is_file()
 
@@ -182,7 +190,7 @@ def test_every_parameter_gets_a_gradient(case: Case) -> None:
     assert not [name for name, gradient in found.items() if not bool(gradient.any()) and name not in spare]
 
 
-@each
+@each_that_does_without
 def test_a_part_that_a_whole_batch_lacks(case: Case) -> None:
     """R9: all parameters have a gradient, zeros for the part; with absent=skip they have none, and the part does not run."""
     model, batch = case.build(), case.batch()
@@ -213,7 +221,7 @@ def test_the_same_operations_whatever_a_batch_holds(case: Case) -> None:
     assert bool(without) == bool(getattr(model.encoder, "skips_parts", False))
 
 
-@each
+@each_that_does_without
 def test_rows_that_have_everything_do_not_see_what_stands_for_absence(case: Case) -> None:
     """What the rows of a complete batch give is what they give beside rows that lack something, whatever the learned vectors are."""
     model, batch = randomised(case.build().eval().double()), doubled(case.batch())
@@ -265,6 +273,21 @@ def test_save_and_load_are_exact(case: Case, tmp_path: Path) -> None:
     assert not torch.equal(first(batch.inputs)["logits"], second(batch.inputs)["logits"])
     second.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
     assert torch.equal(first(batch.inputs)["logits"], second(batch.inputs)["logits"])
+
+
+@pytest.mark.parametrize("name", [name for name in COMPOSITES if needs_all(Case(name))])
+def test_absent_inputs_are_refused_where_every_row_needs_all(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"may lack the input 'image', and encoder '\w+' needs it in every row") as told:
+        Case(name).build()
+    assert len(told.value.ways_out) == 1  # no other encoder in its place would compare the two
+    assert "data.optional=[]" in told.value.ways_out[0]
+
+
+def test_two_towers_are_two() -> None:
+    with pytest.raises(ConfigError, match=r"names image, text, audio, table, and two inputs are needed.*choose one encoder for each of two"):
+        Case("dual", ALL, optional=False).build()
+    with pytest.raises(ConfigError, match="made of encoders itself; choose one of a single input"):
+        Case("dual", optional=False).build(encoders={"image": {"name": "fusion", "encoders": {"text": {"name": "lstm"}}}})
 
 
 @pytest.mark.parametrize(

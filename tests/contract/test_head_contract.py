@@ -38,10 +38,37 @@ def test_a_refused_combination_says_what_else(case: HeadCase, error: Exception) 
     assert "choose" in str(error) or "set model." in str(error)
 
 
-@each_case
+def dropping(case: HeadCase) -> Any:
+    """In double precision and training mode, with dropout where it has any."""
+    return case.build(**({"dropout": 0.4} if HEADS.schema(case.name).option("dropout") else {})).double().train()
+
+
+def compares_rows(case: HeadCase) -> bool:
+    return bool(getattr(HEADS.load(case.name), "whole_batch", False))
+
+
+@pytest.mark.parametrize("case", [case for case in HEAD_CASES if compares_rows(case)], ids=str)
+def test_a_loss_over_the_whole_batch_depends_on_predictions_alone(case: HeadCase) -> None:
+    """R3: rows are predicted one by one, the loss is that of all rows together, in any order, and no parameter takes part in it."""
+    head = randomised(dropping(case))
+    features, targets = case.data(dtype=torch.float64)
+    whole = loss(head, features, targets, VALID)
+    chunks = [map_features(features, lambda tensor, rows=rows: tensor[rows]) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    predictions = [head(chunk) for chunk in chunks]
+    order = torch.tensor([4, 0, 2, 5, 1, 3])
+    joined = {name: torch.cat([prediction[name] for prediction in predictions]).detach()[order] for name in predictions[0]}
+    terms = head.loss(joined, {name: target[order] for name, target in targets.items()}, VALID[order])
+    assert terms.keys() == whole.keys() == head.count(targets, VALID).keys()
+    for name, term in terms.items():
+        assert not term.sum.requires_grad, f"a parameter takes part in {name}; give it out as a column of the prediction"
+        assert float(term.sum) == pytest.approx(float(whole[name].sum.detach()), rel=1e-12)
+        assert float(term.count) == float(head.count(targets, VALID)[name]) > 0
+
+
+@pytest.mark.parametrize("case", [case for case in HEAD_CASES if not compares_rows(case)], ids=str)
 def test_count_is_the_losses_count_and_sums_add_up(case: HeadCase) -> None:
     """R3: sums and counts of chunks add up to the whole batch's, so that the split never matters."""
-    head = case.build(dropout=0.4).double().train()
+    head = dropping(case)
     features, targets = case.data(dtype=torch.float64)
     whole, counts = loss(head, features, targets, VALID), head.count(targets, VALID)
     assert counts.keys() == whole.keys()

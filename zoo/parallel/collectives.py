@@ -1,5 +1,6 @@
 """What ranks say to each other. Everything is a no-op in a single process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,27 @@ class Group:
         box: list[Any] = [None] * self.size
         distributed.all_gather_object(box, value, group=self.handle)
         return box
+
+    def rows(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], int]:
+        """Each tensor's rows of all ranks, by rank, and where this rank's begin. Ranks may have different numbers of rows, none included.
+
+        Args:
+            tensors: of as many rows each; further axes are the same on all ranks.
+        """
+        if self.size == 1:
+            return list(tensors), 0
+        own = tensors[0].new_tensor([len(tensors[0])], dtype=torch.int64)
+        counts = own.new_empty(self.size)
+        distributed.all_gather(list(counts.split(1)), own, group=self.handle)
+        sizes = counts.tolist()
+        found = []
+        for tensor in tensors:
+            filled = tensor.new_zeros(max(sizes), *tensor.shape[1:])  # ranks send equal amounts
+            filled[: len(tensor)] = tensor
+            pieces = [torch.empty_like(filled) for _ in sizes]
+            distributed.all_gather(pieces, filled, group=self.handle)
+            found.append(torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)]))
+        return found, sum(sizes[: self.rank])
 
     def wait(self) -> None:
         if self.size > 1:

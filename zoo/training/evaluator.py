@@ -39,18 +39,19 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, model: Model) -> Evaluation:
-        """Metrics of the head, and each loss term as sum over count; ``loss`` is their sum."""
+        """Metrics of the head, and each loss term as sum over count; ``loss`` is their sum. None of a head that compares the rows of a batch."""
         was_training = model.training
         model.eval()
         head: Any = model.head
         metrics = head.metrics()
+        alone = not getattr(head, "whole_batch", False)
         sums: dict[str, Tensor] = {}
         self.loader.load_state_dict({"epoch": 0, "batch": 0})
         for fetched in fetch(self.loader, self.device):
             for batch in fetched.parts:
                 with self.autocast:
                     prediction = model(batch.inputs)
-                    terms = head.loss(prediction, batch.targets, batch.valid)
+                    terms = head.loss(prediction, batch.targets, batch.valid) if alone else {}
                 for name, term in terms.items():
                     # Double precision, on the CPU since not every device has it: the same figure whichever rank added which rows.
                     pair = torch.stack([term.sum.detach().cpu().double(), term.count.detach().cpu().double()])
@@ -61,8 +62,11 @@ class Evaluator:
                     batch.valid,
                 )
         model.train(was_training)
-        totals = self.group.sum_on(torch.stack(list(sums.values())), self.device).tolist()
-        losses = {name: total / count if count else 0.0 for name, (total, count) in zip(sums, totals, strict=True)}
+        figures: dict[str, float] = {}
+        if sums:
+            totals = self.group.sum_on(torch.stack(list(sums.values())), self.device).tolist()
+            losses = {name: total / count if count else 0.0 for name, (total, count) in zip(sums, totals, strict=True)}
+            figures = {"loss": sum(losses.values())} | ({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {})
         metrics.merge()
-        figures = {"loss": sum(losses.values())} | ({f"loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}) | metrics.compute()
+        figures |= metrics.compute()
         return Evaluation({f"{self.split}/{name}": float(value) for name, value in figures.items()}, metrics.tables())

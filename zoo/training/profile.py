@@ -45,8 +45,8 @@ class Profile:
         self._tick, self._fetch = trainer.tick, trainer.fetch
         step = trainer.step
         self._parts: list[tuple[Any, str, str]] = [
-            (step.model, "losses", "forward"),
-            (step, "backward", "forward and backward"),
+            (step.model, "losses", "forward") if step.whole is None else (step.whole, "forward", "forward"),
+            (step, "passes", "forward and backward"),
             (step, "counts", "counts"),
             (step.gradients, "collect", "communication"),
             (step.optimizer, "step", "optimizer"),

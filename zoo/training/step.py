@@ -31,6 +31,7 @@ from zoo.training.faults import Faults, SpikeError
 from zoo.training.guard import NonFiniteError, explain
 from zoo.training.optimizer_state import parameter_names
 from zoo.training.precision import autocast
+from zoo.training.whole_batch import WholeBatch
 
 
 class Unseen:
@@ -107,6 +108,7 @@ class TrainStep:
         """Whether each step is judged before its update; otherwise before the next one's."""
         self.unseen: Unseen | None = None
         self._taken: list[dict[str, float]] = []
+        self.whole = WholeBatch(self) if getattr(self.head, "whole_batch", False) else None
         self.describe: Callable[[int], str] = str
         """A sample's name for people, by its id; the trainer sets the loader's."""
         self.terms: dict[str, float] = {}
@@ -158,18 +160,33 @@ class TrainStep:
                 terms = self.model.losses(part)
             self.clock.mark("forward")
             sums = {name: term.sum for name, term in terms.items()}
-            # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
-            scales = [torch.full((), self.loss_scale / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
-            torch.autograd.backward(list(sums.values()), scales)
+            torch.autograd.backward(list(sums.values()), self.scales(sums, counts))
         self.clock.mark("backward")
         return {name: value.detach() for name, value in sums.items()}
 
-    def _announce(self, *, last: bool) -> None:
+    def scales(self, sums: dict[str, Tensor], counts: dict[str, float]) -> list[Tensor]:
+        """What each sum of the loss enters the backward pass with."""
+        # A term that nothing counts for is a sum of nothing: 0, whatever it is divided by.
+        return [torch.full((), self.loss_scale / (counts[name] or 1.0), dtype=value.dtype, device=value.device) for name, value in sums.items()]
+
+    def announce(self, *, last: bool) -> None:
         """Only what the last backward pass of a step completes is sent to the other ranks, while it goes on."""
         if self.fsdp is not None:
             self.fsdp.set_requires_gradient_sync(last)
         if last:
             self.gradients.arm()
+
+    def passes(self, parts: list[Batch], step: int, counts: dict[str, float]) -> dict[str, Tensor]:
+        """Forward and backward of all micro-batches; this rank's part of the sums of the loss terms."""
+        if self.whole is not None:
+            return self.whole(parts, step, counts)
+        self.announce(last=len(parts) == 1)
+        sums = self.backward(parts[0], 0, step, counts)
+        for place, part in enumerate(parts[1:], 1):
+            self.announce(last=place == len(parts) - 1)
+            more = self.backward(part, place, step, counts)
+            sums = {name: value + more[name] for name, value in sums.items()}
+        return sums
 
     def __call__(self, parts: list[Batch], step: int, counts: dict[str, float]) -> None:
         """Optimizer step number ``step``, counted from 0.
@@ -179,15 +196,10 @@ class TrainStep:
             RollBack: likewise, where the settings ask for it.
         """
         self.gradients.clear()
-        self._announce(last=len(parts) == 1)
         faults, factor = self.faults, 1.0
         if faults.scale is not None:
             self.loss_scale = faults.scale.value
-        sums = self.backward(parts[0], 0, step, counts)
-        for place, part in enumerate(parts[1:], 1):
-            self._announce(last=place == len(parts) - 1)
-            more = self.backward(part, place, step, counts)
-            sums = {name: value + more[name] for name, value in sums.items()}
+        sums = self.passes(parts, step, counts)
         gradients, totals = self.gradients.collect(list(sums.values()))
         if self.mesh.world.size > 1:
             self.clock.mark("communication")

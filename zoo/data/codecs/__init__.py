@@ -6,8 +6,9 @@ from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.history import HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.text import TextCodec
 
 INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec)}
-TARGET_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec)}
+TARGET_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec)}

@@ -14,6 +14,7 @@ from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
+from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.files import SPLIT_FOLDERS
@@ -32,6 +33,10 @@ class TargetKind(StrEnum):
     CLASS = "class"
     MULTI = "multi"
     NUMBER = "number"
+    PAIR = "pair"
+
+
+TARGET_NAMES = {TargetKind.CLASS: "label", TargetKind.MULTI: "label", TargetKind.NUMBER: "value", TargetKind.PAIR: "pair"}
 
 
 @DATASETS.register("table")
@@ -65,8 +70,9 @@ class Table:
         missing: what an absent number becomes: refused, the training mean, or that with an indicator column.
         optional: inputs (text, image, audio, table) that a row may lack: an empty cell, or all of the table's, means that the sample has no such input.
             Elsewhere a row with an empty cell cannot be used. What takes such samples: model/encoder=fusion.
-        target: column to be told, or several columns of numbers.
-        target_kind: class; multi, several classes a row (a JSON list, or text with separators); or number.
+        target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input.
+        target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; or pair, where a row's inputs belong together
+            and nothing else is told (model/head=contrastive).
         separator: between the classes of one row, for multi.
         split_column: column that says train, validation or test.
         split_by: column whose hash decides the split; null takes text, image or audio, the first that is not optional, else all inputs together.
@@ -133,15 +139,17 @@ class Table:
             raise ValueError(f"optional={list(optional)}: there is no input {unknown[0]!r}; this data gives {', '.join(self.codecs)}")
         self.optional = tuple(dict.fromkeys(optional))
         inputs = {*self.sources.values(), *numbers, *categories}
-        if leaks := inputs & set(self.targets):
+        if target_kind is not TargetKind.PAIR and (leaks := inputs & set(self.targets)):
             raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
 
     def sketch(self) -> DataSpec:
         target: TargetSpec
         if self.target_kind is TargetKind.NUMBER:
-            target = NumberCodec(name="value", columns=self.targets, mean=[0.0] * len(self.targets), std=[1.0] * len(self.targets)).spec
+            target = NumberCodec(name=self.target_name, columns=self.targets, mean=[0.0] * len(self.targets), std=[1.0] * len(self.targets)).spec
+        elif self.target_kind is TargetKind.PAIR:
+            target = PairCodec(name=self.target_name).spec
         else:
-            target = ClassCodec(name="label", labels=("a", "b"), labelling=self._labelling).spec.sketched("labels", "counts")
+            target = ClassCodec(name=self.target_name, labels=("a", "b"), labelling=self._labelling).spec.sketched("labels", "counts")
         categories = tuple(2 for _ in self.categories)
         specs: list[InputSpec] = []
         for name, known in self.codecs.items():
@@ -154,6 +162,10 @@ class Table:
     def table(self) -> tuple[str, ...]:
         """Columns of the input `table`."""
         return (*self.numbers, *self.categories)
+
+    @property
+    def target_name(self) -> str:
+        return TARGET_NAMES[self.target_kind]
 
     @property
     def _labelling(self) -> Labelling:
@@ -225,10 +237,8 @@ class Table:
 
     def _split(self, rows: Rows, chosen: Tensor | None) -> "TableSplit":
         folder = Path(self.files).expanduser() if self.files is not None else Path(self.path).expanduser().parent
-        target = "value" if self.target_kind is TargetKind.NUMBER else "label"
-        return TableSplit(
-            rows, chosen, sources=self.sources, files=folder, table=self.table, target=(target, tuple(self.targets)), optional=frozenset(self.optional)
-        )
+        target = self.target_name, tuple(self.targets)
+        return TableSplit(rows, chosen, sources=self.sources, files=folder, table=self.table, target=target, optional=frozenset(self.optional))
 
     def _fit(self, train: "TableSplit") -> None:
         for name, codec in self.codecs.items():
@@ -245,8 +255,10 @@ class Table:
 
     def _target(self, train: "TableSplit") -> TargetCodec:
         if self.target_kind is TargetKind.NUMBER:
-            return NumberCodec.fit("value", self.targets, zip(*(train.column(column) for column in self.targets), strict=True))
-        return ClassCodec.fit("label", train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
+            return NumberCodec.fit(self.target_name, self.targets, zip(*(train.column(column) for column in self.targets), strict=True))
+        if self.target_kind is TargetKind.PAIR:
+            return PairCodec(name=self.target_name)
+        return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
 
 
 def is_empty(value: Any) -> bool:
@@ -300,7 +312,7 @@ class TableSplit:
             raw[TABLE] = None if TABLE in self.optional and all(map(is_missing, figures.values())) else figures
         if self.target is not None:
             name, columns = self.target
-            raw[name] = row[columns[0]] if name == "label" else [row[column] for column in columns]
+            raw[name] = [row[column] for column in columns] if name == TARGET_NAMES[TargetKind.NUMBER] else row[columns[0]]
         return raw
 
     def only(self, names: Collection[str]) -> "TableSplit":

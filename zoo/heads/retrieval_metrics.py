@@ -1,0 +1,76 @@
+"""Figures of retrieval over a whole split: each row's vectors are kept, and compared when all are there.
+
+Letters: B rows of a batch, S rows of the split, Q queries among them, D width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.parallel.collectives import current_group
+from zoo.specs import PairTarget
+from zoo.structs import Prediction, Targets
+
+TIE = 1e-5
+"""Cosines nearer than this are the same: sums in another order differ by as much."""
+CHUNK = 1024
+
+
+class RetrievalMetrics:
+    """``recall@k``, ``median_rank`` and ``mrr`` of each input as the query and the other as the answer, over every row of the split.
+
+    An answer is any row of the same thing. Its rank is that of the best of them: 1 + wrong rows with a higher cosine + half of those with the same
+    one, so that a model that tells nothing apart gets the middle of the split, not its top. Figures without a direction are the mean of both.
+
+    Args:
+        target: its name.
+        parts: names of the two inputs.
+        k: lengths of ranked list.
+    """
+
+    def __init__(self, target: PairTarget, parts: tuple[str, ...], k: tuple[int, ...]) -> None:
+        self.target, self.parts, self.k = target, parts, k
+        self.vectors: list[Tensor] = []
+        self.pairs: list[Tensor] = []
+
+    def update(self, prediction: Prediction, targets: Targets, valid: Tensor) -> None:
+        counted = valid.cpu()
+        self.vectors.append(prediction["vectors"].detach().cpu().float()[counted])  # B 2 D
+        self.pairs.append(targets[self.target.name].cpu()[counted])
+
+    def merge(self) -> None:
+        (vectors, pairs), _ = current_group().rows([torch.cat(self.vectors), torch.cat(self.pairs)])
+        self.vectors, self.pairs = [vectors], [pairs]
+
+    def compute(self) -> dict[str, float]:
+        vectors, pairs = torch.cat(self.vectors), torch.cat(self.pairs)  # S 2 D, S
+        figures: dict[str, float] = {}
+        directions = {f"{self.parts[query]}_to_{self.parts[1 - query]}": ranks(vectors[:, query], vectors[:, 1 - query], pairs) for query in (0, 1)}
+        for direction, rank in directions.items():
+            figures |= {f"{direction}_recall@{k}": float((rank <= k).double().mean()) for k in self.k}
+            figures[f"{direction}_median_rank"] = float(rank.quantile(0.5)) if len(rank) else float("nan")
+        both = torch.cat(list(directions.values()))
+        return {f"recall@{k}": float((both <= k).double().mean()) for k in self.k} | {"mrr": float((1 / both).mean())} | figures
+
+    def tables(self) -> dict[str, Any]:
+        return {}
+
+
+def ranks(queries: Tensor, answers: Tensor, pairs: Tensor) -> Tensor:
+    """S float64: the rank of each query's best right answer.
+
+    Args:
+        queries: S D of length 1.
+        answers: S D of length 1.
+        pairs: S, equal where rows are of one thing.
+    """
+    found = [torch.empty(0, dtype=torch.float64)]
+    for some, same in zip(queries.split(CHUNK), pairs.split(CHUNK), strict=True) if len(queries) else ():
+        cosine = some @ answers.T  # Q S
+        right = same[:, None] == pairs
+        best = cosine.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+        higher = ((cosine > best + TIE) & ~right).sum(dim=1)
+        equal = (((cosine - best).abs() <= TIE) & ~right).sum(dim=1)
+        found.append(1 + higher + equal.double() / 2)
+    return torch.cat(found)
