@@ -345,8 +345,9 @@ class RunSettings:
         run_dir: directory of this run; null makes runs/<name>/<time>.
         init: bundle, run or checkpoint whose weights the model starts from.
         init_skip: prefixes of parameters that init leaves as they were initialised, e.g. [head].
-        resume: run directory to go on with, exactly where its last complete checkpoint stands.
-        rerun: run directory to do again from its start, in a new directory; overrides apply on top.
+        resume: run directory to go on with, exactly where its last complete checkpoint stands; or the URL of its checkpoints (trainer.checkpoint_to),
+            from which a new directory is made.
+        rerun: run directory, or URL of its checkpoints, to do again from its start, in a new directory; overrides apply on top.
         allow: keys that may differ from the checkpoint on resume although they change the numbers.
     """
 

@@ -136,7 +136,7 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
 
 def forget(run_dir: Path) -> None:
     """Take back the directory of a run that was refused before it began: whatever has a log stays."""
-    if {file.name for file in run_dir.iterdir()} <= {"config.yaml", "overrides.yaml"}:
+    if {file.name for file in run_dir.iterdir()} <= {"config.yaml", "overrides.yaml", "elastic.json"}:
         for file in run_dir.iterdir():
             file.unlink()
         run_dir.rmdir()

@@ -272,9 +272,10 @@ class Checkpointer:
         if self._error is not None:
             error, self._error = self._error, None
             kept = list(step_folders(self.folder)) if self.remote is None else [self._last] if self._last is not None else []
+            place, mend = (self.folder, "make room") if self.remote is None else (self.remote.store, "mend the store")
             raise CheckpointError(
-                f"{self.folder if self.remote is None else self.remote.store}: the checkpoint could not be written ({error})\n"
-                f"  the last complete one is {step_name(kept[-1]) if kept else 'none'}; make room, then go on with: zoo train resume={self.folder.parent}"
+                f"{place}: the checkpoint could not be written ({error})\n"
+                f"  the last complete one is {step_name(kept[-1]) if kept else 'none'}; {mend}, then go on with: zoo train resume={self.folder.parent}"
             ) from error
 
     @staticmethod

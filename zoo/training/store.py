@@ -26,6 +26,10 @@ ATTACHED = ("config.yaml", "overrides.yaml", "init.json", "log.jsonl")
 """Files of a run's directory that go with its checkpoints, besides the folder processor/."""
 
 
+class StoreError(ZooError):
+    """A store that does not answer, or refuses. Nothing is known of its checkpoints then: none of them counts as damaged."""
+
+
 def is_url(place: str) -> bool:
     return "://" in place
 
@@ -82,7 +86,7 @@ class Store:
         except ZooError:
             raise
         except Exception as error:
-            raise CheckpointError(f"{self.url}: cannot be {what} ({told(error)})") from error
+            raise StoreError(f"{self.url}: cannot be {what} ({told(error)})") from error
 
     # --- what there is ----------------------------------------------------------------------------------------------------------
 
@@ -96,7 +100,7 @@ class Store:
 
         Raises:
             ConfigError: where those of another run are here.
-            CheckpointError: where it cannot be written to.
+            StoreError: where it cannot be written to.
         """
         if steps := self.steps():
             raise ConfigError(
@@ -108,7 +112,7 @@ class Store:
         with self.connected("written to") as (system, root):
             top = root.partition("/")[0]
             if top and not system.exists(top):  # a bucket is not made by a slip of the pen
-                raise CheckpointError(f"{self.url}: there is no {top!r}\n  way out: make it first, or another {OPTION}")
+                raise StoreError(f"{self.url}: there is no {top!r}\n  way out: make it first, or another {OPTION}")
             system.makedirs(root, exist_ok=True)
             probe = f"{root}/probe-{secrets.token_hex(4)}"
             system.pipe_file(probe, b"zoo")
@@ -141,6 +145,7 @@ class Store:
 
         Raises:
             CheckpointError: with the file that is missing, cut short or changed.
+            StoreError: where the store does not answer.
         """
         where = f"{self.url}/{step_name(step)}"
         with self.connected("read") as (system, root):

@@ -20,7 +20,7 @@ from zoo.parallel.sharding import Piece
 from zoo.training.checkpoint import Checkpointer, find_checkpoint
 from zoo.training.remote import Remote
 from zoo.training.resume import accept_resume
-from zoo.training.store import Store, run_files
+from zoo.training.store import Store, StoreError, run_files
 
 URL = "memory://bucket/x"
 MEMORY = MemoryFileSystem.store
@@ -149,6 +149,19 @@ def test_a_store_that_loses_bytes_is_noticed_before_the_marker(tmp_path: Path, m
     with pytest.raises(CheckpointError, match="the store has 5 bytes"):
         save(writer(tmp_path), 1)
     assert Store(URL).steps() == []
+
+
+def test_a_store_that_does_not_answer_is_not_a_damaged_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: a run must not go on from an older one because the line was dead for a second."""
+    target = writer(tmp_path)
+    save(target, 1, 2)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", fail)
+    with pytest.raises(StoreError, match="memory://bucket/x: cannot be read .TimeoutError: no answer"):
+        target.newest()
 
 
 def test_writers_meet_in_the_store(tmp_path: Path) -> None:
