@@ -160,7 +160,7 @@ def test_a_store_that_does_not_answer_is_not_a_damaged_checkpoint(tmp_path: Path
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", fail)
-    with pytest.raises(StoreError, match="memory://bucket/x: cannot be read .TimeoutError: no answer"):
+    with pytest.raises(StoreError, match=r"memory://bucket/x: cannot be read .TimeoutError: no answer"):
         target.newest()
 
 
