@@ -18,7 +18,7 @@ TINY = ["logger=none", "model/encoder=mlp_tiny", "trainer.max_steps=12", "traine
 def train(folder: Path, *arguments: str) -> Any:
     environment = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "zoo", "train", *TINY, *arguments, "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=280, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

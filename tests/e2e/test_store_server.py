@@ -61,7 +61,7 @@ def train(folder: Path, *arguments: str, **environment: str) -> "subprocess.Comp
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "zoo", "train", *arguments]
     inherited = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=folder, env=inherited, capture_output=True, encoding="utf-8", timeout=280, check=False)
+    return subprocess.run(command, cwd=folder, env=inherited, capture_output=True, encoding="utf-8", timeout=600, check=False)
 
 
 def weights(folder: Path) -> bytes:
