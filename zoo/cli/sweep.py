@@ -59,7 +59,9 @@ class Recorder:
         for overrides in job_overrides:
             config = self.composer.compose(overrides)
             check_name(config.get("name"))  # before directories are made and log handlers set up
-            url = (OmegaConf.to_container(config, resolve=False) or {}).get("trainer", {}).get("checkpoint_to")  # type: ignore[union-attr]
+            tree: Any = OmegaConf.to_container(config, resolve=False)
+            trainer = tree.get("trainer")
+            url = trainer.get("checkpoint_to") if isinstance(trainer, dict) else None
             if url in stores and "${" not in url:
                 raise ConfigError(
                     "trainer.checkpoint_to", f"{url} is one place, and each trial needs its own", f"trainer.checkpoint_to='{url}/${{hydra:job.num}}'"
