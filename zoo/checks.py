@@ -120,8 +120,16 @@ def measured(config: RunConfig, model: "Model", spec: "DataSpec") -> "tuple[Batc
 
 def check_settings(config: RunConfig) -> None:
     """Settings against each other."""
-    for one in (check_degrees, check_split_of_batch, check_warmup, check_init, check_monitor_mode):
+    for one in (check_degrees, check_split_of_batch, check_warmup, check_init, check_monitor_mode, check_store):
         one(config)
+
+
+def check_store(config: RunConfig) -> None:
+    """The package that speaks the store's protocol is here."""
+    if config.trainer.checkpoint_to is not None:
+        from zoo.training.store import check_protocol
+
+        check_protocol(config.trainer.checkpoint_to)
 
 
 def check_split_of_batch(config: RunConfig) -> None:

@@ -166,7 +166,10 @@ class Composer:
             raise ConfigError("resume", "resume and rerun exclude each other", "resume=DIR goes on with a run", "rerun=DIR does it again from its start")
         folder = tree.get("resume") or tree.get("rerun")
         if isinstance(folder, str):
-            return self.saved_config(Path(folder), overrides)
+            from zoo.training.store import is_url, run_files
+
+            with run_files(folder) as files:
+                return self.saved_config(files, overrides, store=folder if tree.get("resume") and is_url(folder) else None)
         return RunConfig.from_dict(tree, lambda path: self.origin(path, overrides))
 
     def wants_multirun(self, overrides: Sequence[str]) -> bool:
@@ -199,8 +202,14 @@ class Composer:
 
     # --- a saved run, with overrides on top ---------------------------------------------------------------------------------------
 
-    def saved_config(self, folder: Path, overrides: Sequence[str]) -> RunConfig:
-        """The config of a run directory with overrides on top. What comes from the file is data: nothing in it is resolved."""
+    def saved_config(self, folder: Path, overrides: Sequence[str], store: str | None = None) -> RunConfig:
+        """The config of a run directory with overrides on top. What comes from the file is data: nothing in it is resolved.
+
+        Args:
+            folder: of the run.
+            overrides: as typed.
+            store: where the run's checkpoints are found, whatever the file says.
+        """
         file = folder / "config.yaml"
         if not file.is_file():
             key = "resume" if any(override.startswith("resume=") for override in overrides) else "rerun"
@@ -210,6 +219,8 @@ class Composer:
             raise ZooError(f"{file}: a run's config is a mapping, not {tree!r}")
         RunConfig.from_dict(tree, lambda _: str(file))  # drift is the file's own: said before the overrides are looked at
         tree |= {"resume": None, "rerun": None, "run_dir": None, "allow": []}
+        if store is not None:
+            tree["trainer"] = {**tree["trainer"], "checkpoint_to": store}
         for override in self.guard(overrides, lambda: OverridesParser.create().parse_overrides(list(overrides))):
             self._apply(tree, override, file)
         return RunConfig.from_dict(tree, lambda path: override_of(path, overrides) or str(file))

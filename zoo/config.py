@@ -90,6 +90,7 @@ class RunConfig:
     def hash(self) -> str:
         """Of what decides the numbers: equal for a run and its rerun, and on all ranks."""
         tree = {key: value for key, value in self.to_dict().items() if key not in _NOT_OF_THE_NUMBERS}
+        tree["trainer"] = {key: value for key, value in tree["trainer"].items() if key != "checkpoint_to"}
         return sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:

@@ -207,6 +207,8 @@ class TrainerSettings:
         device: auto takes the accelerator if there is one, else the CPU; or cpu, cuda, mps ...
         eval_every: optimizer steps between evaluations on the validation split; null evaluates at each epoch's end.
         checkpoint_every: optimizer steps between checkpoints; null saves at each epoch's end.
+        checkpoint_to: URL of a store for this run's checkpoints, e.g. s3://bucket/runs/x, through fsspec; null keeps them in the run's own directory.
+            The run goes on from there, also where its directory is gone: zoo train resume=s3://bucket/runs/x.
         keep_last: newest checkpoints to keep, besides the best.
         monitor: metric that decides which checkpoint is best, e.g. validation/accuracy; null takes the head's own.
         monitor_mode: whether less or more of it is better; null takes the head's own.
@@ -236,6 +238,7 @@ class TrainerSettings:
     device: str = "auto"
     eval_every: int | None = None
     checkpoint_every: int | None = None
+    checkpoint_to: str | None = None
     keep_last: int = 2
     monitor: str | None = None
     monitor_mode: Mode | None = None
@@ -282,6 +285,8 @@ class TrainerSettings:
             raise ConfigError("trainer.recompute_every", f"{self.recompute_every}: no block is recomputed", "trainer.recompute=full", "leave it out")
         if self.on_spike is not Fault.SKIP and self.spike is None:
             raise ConfigError("trainer.on_spike", f"{self.on_spike}: nothing says what a spike is", "trainer.spike=4", "leave it out")
+        if self.checkpoint_to is not None:
+            check_address("trainer.checkpoint_to", self.checkpoint_to)
         if self.freeze_until is not None and not self.freeze:
             raise ConfigError("trainer.freeze_until", f"{self.freeze_until} thaws what trainer.freeze does not name", "trainer.freeze=[encoder]")
 
@@ -340,8 +345,9 @@ class RunSettings:
         run_dir: directory of this run; null makes runs/<name>/<time>.
         init: bundle, run or checkpoint whose weights the model starts from.
         init_skip: prefixes of parameters that init leaves as they were initialised, e.g. [head].
-        resume: run directory to go on with, exactly where its last complete checkpoint stands.
-        rerun: run directory to do again from its start, in a new directory; overrides apply on top.
+        resume: run directory to go on with, exactly where its last complete checkpoint stands; or the URL of its checkpoints (trainer.checkpoint_to),
+            from which a new directory is made.
+        rerun: run directory, or URL of its checkpoints, to do again from its start, in a new directory; overrides apply on top.
         allow: keys that may differ from the checkpoint on resume although they change the numbers.
     """
 
@@ -358,6 +364,24 @@ class RunSettings:
         at_least("seed", self.seed, 0)
         if any(sign in self.name for sign in "=/\\") or self.name in ("", ".", ".."):
             raise ConfigError("name", f"{self.name!r} cannot name a directory", "letters, digits, dots, dashes and underscores")
+
+
+def check_address(path: str, url: str) -> None:
+    """The form of a store's URL; its protocol is looked at by ``zoo.checks``.
+
+    Raises:
+        ConfigError: for a path, a chain of protocols, or a password, which would be saved with the config.
+    """
+    protocol, sign, rest = url.partition("://")
+    if not sign or not rest.strip("/"):
+        raise ConfigError(path, f"{url!r} is no URL of a folder", "s3://bucket/runs/x, gs://..., sftp://..., file:///...", "run_dir=PATH moves the whole run")
+    if "::" in url:
+        raise ConfigError(path, f"{url}: a chain of protocols", "one of them: s3://bucket/runs/x")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        names = f"FSSPEC_{protocol.upper()}_USERNAME and _PASSWORD"
+        raise ConfigError(
+            path, f"{protocol}://...: a password would be saved with the config", f"in the environment: {names}", "in a file of ~/.config/fsspec/"
+        )
 
 
 def at_least(path: str, value: float | None, least: float) -> None:

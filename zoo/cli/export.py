@@ -13,6 +13,7 @@ Writes a bundle: config, weights (safetensors), processor, figures and a model c
 
   zoo export runs/digits/20260101-120000 --to my_model
   zoo export RUN --to early --checkpoint 200
+  zoo export s3://bucket/runs/x --to my_model         what its trainer.checkpoint_to holds
 
 options
   --to FOLDER          where the bundle will be; an older bundle there is replaced
@@ -33,15 +34,18 @@ def run(arguments: Sequence[str]) -> int:
         parser.error("which run?")
     if options.to is None:
         parser.error("where to? --to FOLDER is needed")
-    run_dir = Path(options.run).expanduser()
-    if not run_dir.is_dir():
-        raise ZooError(f"{run_dir}: there is no such run")
-    with only_json(options.json):
+    from zoo.training.store import Store, is_url, run_files
+
+    run = options.run if is_url(options.run) else str(Path(options.run).expanduser())
+    if not is_url(run) and not Path(run).is_dir():
+        raise ZooError(f"{run}: there is no such run")
+    with only_json(options.json), run_files(run) as run_dir:
         from zoo.hub.export import export_run
 
-        exported = export_run(run_dir, Path(options.to).expanduser(), checkpoint=options.checkpoint)
+        store = Store(run) if is_url(run) else None
+        exported = export_run(run_dir, Path(options.to).expanduser(), checkpoint=options.checkpoint, store=store)
     if options.json:
-        say_json({"run": str(run_dir), "bundle": str(exported.folder), "step": exported.step, "metrics": exported.metrics, "parameters": exported.parameters})
+        say_json({"run": run, "bundle": str(exported.folder), "step": exported.step, "metrics": exported.metrics, "parameters": exported.parameters})
         return DONE
     say(str(exported.folder))
     note(f"written from step {exported.step}, {exported.parameters:,} parameters; use it: zoo predict {exported.folder} ...")

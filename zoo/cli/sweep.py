@@ -55,8 +55,18 @@ class Recorder:
         self.done: list[JobReturn] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        stores = set()
         for overrides in job_overrides:
-            check_name(self.composer.compose(overrides).get("name"))  # before directories are made and log handlers set up
+            config = self.composer.compose(overrides)
+            check_name(config.get("name"))  # before directories are made and log handlers set up
+            tree: Any = OmegaConf.to_container(config, resolve=False)
+            trainer = tree.get("trainer")
+            url = trainer.get("checkpoint_to") if isinstance(trainer, dict) else None
+            if url in stores and "${" not in url:
+                raise ConfigError(
+                    "trainer.checkpoint_to", f"{url} is one place, and each trial needs its own", f"trainer.checkpoint_to='{url}/${{hydra:job.num}}'"
+                )
+            stores |= {url} if url else set()
         jobs: Sequence[JobReturn] = self.launcher.launch(job_overrides, initial_job_idx)
         self.done += jobs
         for job in jobs if self.keep_going else []:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from zoo.cli.output import DONE, only_json, say, say_json
+from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import OVERRIDES, CommandParser
 from zoo.config import RunConfig
 from zoo.errors import ConfigError, ZooError
@@ -28,6 +29,7 @@ Trains a model, tests it and writes a bundle, all in one directory: runs/<name>/
   zoo train logger=[wandb,tensorboard] callback=early_stopping
   zoo train parallel.processes=2
   zoo train resume=runs/NAME/TIME                  go on from its last checkpoint
+  zoo train resume=s3://bucket/runs/x              the same from its trainer.checkpoint_to, where its directory is gone
   zoo train rerun=runs/NAME/TIME seed=1            do it again, with changes
   zoo train init=BUNDLE init_skip=[head]           start from other weights
 
@@ -134,7 +136,7 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
 
 def forget(run_dir: Path) -> None:
     """Take back the directory of a run that was refused before it began: whatever has a log stays."""
-    if {file.name for file in run_dir.iterdir()} <= {"config.yaml", "overrides.yaml"}:
+    if {file.name for file in run_dir.iterdir()} <= {"config.yaml", "overrides.yaml", "elastic.json"}:
         for file in run_dir.iterdir():
             file.unlink()
         run_dir.rmdir()
@@ -156,14 +158,41 @@ def prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -
 
 
 def _prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
-    if config.run.resume:
-        from zoo.training.resume import accept_resume
+    from zoo.parallel.elastic import begun_before, remember
 
-        accept_resume(config, Path(config.run.resume))
-        return Path(config.run.resume)
+    if (begun := begun_before(config, run_dir)) is not None:
+        note(f"{begun}: started again, goes on")
+        return begun
+    made = _made(config, overrides, run_dir)
+    remember(made)
+    return made
+
+
+def _made(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
+    if config.run.resume:
+        return _resumed(config, config.run.resume)
+    if config.trainer.checkpoint_to is not None:
+        from zoo.training.store import Store
+
+        Store(config.trainer.checkpoint_to).check_new()
     run_dir = new_run_dir(config, run_dir)
     config.save(run_dir / "config.yaml")
     (run_dir / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)), encoding="utf-8")
+    return run_dir
+
+
+def _resumed(config: RunConfig, place: str) -> Path:
+    """The directory of a run that goes on; made anew from its store, where that is what is given."""
+    from zoo.training.resume import accept_resume
+    from zoo.training.store import is_url, run_files
+
+    with run_files(place) as files:
+        accept_resume(config, files)
+        if not is_url(place):
+            return files
+        run_dir = new_run_dir(config)
+        shutil.copytree(files, run_dir, dirs_exist_ok=True)
+    note(f"{place} goes on in {run_dir}")
     return run_dir
 
 

@@ -140,6 +140,7 @@ def write_bundle(
     from zoo.hub.weights import save_weights
 
     tree = config.to_dict() | _NOT_PUBLISHED | {"logger": {}, "callback": {}}
+    tree["trainer"] = {**tree["trainer"], "checkpoint_to": None}  # an address of the owner's
     head: Any = model.head
     figures = {"metrics": dict(metrics), "tables": dict(tables or {}), "protocol": str(getattr(head, "protocol", "")), "parameters": model.num_parameters()}
     with published(Path(folder)) as fresh:

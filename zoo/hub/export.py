@@ -12,6 +12,7 @@ from zoo.training.logging import LOG_FILE, as_number, read_rows
 
 if TYPE_CHECKING:
     from zoo.data.processor import Processor
+    from zoo.training.store import Store
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Exported:
     parameters: int
 
 
-def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported:
+def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best", store: "Store | None" = None) -> Exported:
     """Write a bundle from a checkpoint.
 
     Args:
         run_dir: of the run.
         to: the bundle's folder; an older bundle there is replaced, anything else is left alone.
         checkpoint: best, last, or a step's number.
+        store: that has the run's checkpoints; None looks where the run's config says.
 
     Raises:
         CheckpointError: where the run has no such checkpoint, or it is damaged.
@@ -46,7 +48,7 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best") -> Exported
     if not (run_dir / "config.yaml").is_file():
         raise CheckpointError(f"{run_dir}: is no run's directory (it has no config.yaml)")
     config = RunConfig.load(run_dir / "config.yaml")
-    found = find_checkpoint(run_dir, checkpoint)
+    found = find_checkpoint(run_dir, checkpoint, store)
     processor, notes = _processor(run_dir)
     model = build_model(config, processor.spec, fetch=False)
     load_strictly(model.state_dict(), published_weights(found), str(found.folder))

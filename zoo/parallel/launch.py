@@ -54,7 +54,14 @@ def joined_group(device: torch.device, timeout: int) -> Iterator[None]:
 
 def join(device: torch.device, timeout: int) -> None:
     backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{distributed.get_default_backend_for_device(device)}"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout + 2 * PATIENCE), device_id=device if device.type == "cuda" else None)
+    limit = timedelta(seconds=timeout + 2 * PATIENCE)
+    place: dict[str, Any] = {}
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun's store outlives the processes that it starts again, and has the addresses of those that are gone.
+        agent = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
+        store = distributed.PrefixStore(f"zoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", agent)
+        place = {"store": store, "rank": local_place()[0], "world_size": launched()}
+    distributed.init_process_group(backend, timeout=limit, device_id=device if device.type == "cuda" else None, **place)
 
 
 def launched() -> int:

@@ -17,7 +17,9 @@ from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header
 from zoo.model import Model
 from zoo.prefixes import longest, under
-from zoo.training.checkpoint import MARKER, find_checkpoint, open_checkpoint, published_weights
+from zoo.training.checkpoint import find_checkpoint, open_checkpoint, published_weights
+from zoo.training.marker import MARKER
+from zoo.training.store import store_of
 from zoo.training.tensors import read_tensors
 
 MANY = 8
@@ -125,7 +127,7 @@ def published(path: Path) -> tuple[str, dict[str, Tensor]]:
         if file.is_file():
             read_header(file)  # says what a pickle under this name is
             return str(file), read_tensors(file)
-    if not (path / MARKER).is_file() and not (path / "checkpoints").is_dir():
+    if not (path / MARKER).is_file() and not (path / "checkpoints").is_dir() and store_of(path) is None:
         raise CheckpointError(f"{path}: holds no weights: neither a bundle nor a complete checkpoint")
     checkpoint = open_checkpoint(path) if (path / MARKER).is_file() else find_checkpoint(path)
     averaged = " with the averages of ema.safetensors" if checkpoint.has("ema") else ""

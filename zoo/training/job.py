@@ -1,6 +1,7 @@
 """One run, as one process does it: data, model, training, test, bundle. What every rank runs."""
 
 import json
+import secrets
 import sys
 import time
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from zoo.parallel.seeding import seed_everything
 from zoo.parallel.sharding import whole_state
 from zoo.settings import Mode
 from zoo.specs import Horizon
-from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint, step_folders
+from zoo.training.checkpoint import Checkpoint, Checkpointer
 from zoo.training.determinism import deterministic
 from zoo.training.environment import environment, write_environment
 from zoo.training.evaluator import Evaluator
@@ -39,10 +40,12 @@ from zoo.training.init import init_weights
 from zoo.training.logging import RunInfo, RunLog
 from zoo.training.plots import plot_run
 from zoo.training.progress import ProgressDisplay
+from zoo.training.remote import Remote
 from zoo.training.report import closing, stopped
 from zoo.training.resume import refuse_past_end
 from zoo.training.signals import Interruption
 from zoo.training.state import Ending, Monitor
+from zoo.training.store import Store
 from zoo.training.trainer import Trainer, horizon_of
 
 
@@ -97,7 +100,7 @@ class Job:
         begun = time.perf_counter()
         config, settings = self.config, self.config.trainer
         writers = {"rank": self.group.rank, "writers": self.group.size} if self.mesh.degrees.sharded else {}
-        checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last, timeout=config.parallel.timeout, **writers)
+        checkpointer = Checkpointer(self.run_dir / "checkpoints", settings.keep_last, timeout=config.parallel.timeout, remote=self._remote(), **writers)
         checkpoint = self._checkpoint(checkpointer)
         self.say(f"{self.run_dir}: opening the data ({config.data['name']})")
         data = build_dataset(config).open()
@@ -148,10 +151,12 @@ class Job:
             )
             if checkpoint is not None:
                 trainer.load(checkpoint)
-                self.say(f"going on from {checkpoint.folder}")
+                self.say(f"going on from {checkpointer.place(checkpoint.step)}")
+                self.group.wait()
+                checkpointer.release()
             if self.log is not None:
-                if checkpoint is not None:
-                    self.log.load_state_dict(checkpoint.state["log"])
+                begun_anew = {"rows": 0, "time": 0.0, "loggers": {}}
+                self.log.load_state_dict(checkpoint.state["log"] if checkpoint is not None else begun_anew)
                 self.log.start()
             profile = None
             if settings.profile and self.group.main:
@@ -199,13 +204,18 @@ class Job:
         found = None
         if self.group.main:
             checkpointer.clean()
-            found, messages = newest_checkpoint(checkpointer.folder)
+            found, messages = checkpointer.newest()
             for message in messages:
                 self.say(message)
             if found is None and (messages or self.config.run.resume):
                 self.say("there is no complete checkpoint: the run begins anew")
-        folder = self.group.share(str(found.folder) if found else None)
-        return found or (open_checkpoint(Path(folder), verify=False) if folder else None)  # rank 0 has read every byte
+        step = self.group.share(found.step if found else None)
+        return found or (checkpointer.open(step, verify=False) if step is not None else None)  # rank 0 has read every byte
+
+    def _remote(self) -> Remote | None:
+        """Where checkpoints go, if not to the run's directory."""
+        url = self.config.trainer.checkpoint_to
+        return Remote(Store(url), self.run_dir, self.group.share(secrets.token_hex(4))) if url is not None else None
 
     def _model(self, data: OpenData, *, begun_before: bool) -> Model:
         """The whole model with the weights that a new run begins with."""
@@ -284,8 +294,10 @@ class Job:
         """Final figures of the weights that are published: the best checkpoint's, averaged ones if there are any."""
         best = trainer.progress.best
         if best is not None and best.step != trainer.progress.step:
-            folder = step_folders(self.run_dir / "checkpoints")[best.step]
-            trainer.load_weights(open_checkpoint(folder, verify=self.group.main))
+            assert trainer.checkpointer is not None
+            trainer.load_weights(trainer.checkpointer.open(best.step, verify=self.group.main, parts=("model", "ema")))
+            self.group.wait()
+            trainer.checkpointer.release()
         metrics: dict[str, float] = {}
         tables: dict[str, Any] = {}
         for split, evaluator in evaluators.items():

@@ -12,6 +12,8 @@ from typing import Any
 from zoo.config import RunConfig
 from zoo.errors import ConfigError
 from zoo.settings import BatchStatistics
+from zoo.training.marker import STEP
+from zoo.training.store import Store
 
 
 class Change(StrEnum):
@@ -75,6 +77,7 @@ CHANGES: dict[str, Change] = {
     "trainer.device": Change.ASKED,
     "trainer.eval_every": Change.ASKED,  # which steps can be the best, and when early stopping looks
     "trainer.checkpoint_every": Change.FREE,
+    "trainer.checkpoint_to": Change.FREE,  # that they are there is checked below
     "trainer.keep_last": Change.FREE,
     "trainer.monitor": Change.ASKED,
     "trainer.monitor_mode": Change.ASKED,
@@ -122,7 +125,7 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
     file = run_dir / "config.yaml"
     if not file.is_file():
         raise ConfigError("resume", f"{run_dir} holds no config.yaml, so it is no run directory")
-    before = RunConfig.load(file)
+    before, place = RunConfig.load(file), config.run.resume or run_dir
     changed = differences(before, config)
     length_matters = "horizon" in _schedule_wires(config)
     matters = {
@@ -137,14 +140,39 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
             for key, (old, new) in changed.items()
             if key in asked | fixed
         ]
-        ways = ["leave them as they were: zoo train resume=" + str(run_dir)]
+        ways = [f"leave them as they were: zoo train resume={place}"]
         if fixed:
-            ways.append(f"begin anew: zoo train rerun={run_dir} with the changes; init={run_dir} starts from its weights")
+            ways.append(f"begin anew: zoo train rerun={place} with the changes; init={place} starts from its weights")
         else:
             ways.append(f"say that they may change: allow=[{','.join(sorted({*asked, *config.run.allow}))}]")
-        raise ConfigError("resume", f"the run in {run_dir} goes on with another config:{''.join(lines)}", *ways)
+        raise ConfigError("resume", f"the run in {place} goes on with another config:{''.join(lines)}", *ways)
+    check_place(before, config, run_dir)
     check_end(config, run_dir)
     config.save(file)
+
+
+def steps_done(config: RunConfig, run_dir: Path) -> list[int]:
+    """Of a run's checkpoints, oldest first."""
+    if config.trainer.checkpoint_to is not None:
+        return Store(config.trainer.checkpoint_to).steps()
+    return sorted(int(match[1]) for path in (run_dir / "checkpoints").glob("step_*") if (match := STEP.fullmatch(path.name)))
+
+
+def check_place(before: RunConfig, after: RunConfig, run_dir: Path) -> None:
+    """A run whose checkpoints are to be found in another place finds them there.
+
+    Raises:
+        ConfigError: where it would begin anew.
+    """
+    old, new = before.trainer.checkpoint_to, after.trainer.checkpoint_to
+    if old == new or steps_done(after, run_dir) or not steps_done(before, run_dir):
+        return
+    raise ConfigError(
+        "trainer.checkpoint_to",
+        f"{new} holds no checkpoint of this run; they are in {old or run_dir / 'checkpoints'}",
+        "copy them there",
+        f"leave the place as it was: zoo train resume={run_dir}",
+    )
 
 
 def check_end(config: RunConfig, run_dir: Path) -> None:
@@ -154,8 +182,7 @@ def check_end(config: RunConfig, run_dir: Path) -> None:
         ConfigError: with the steps done.
     """
     if config.trainer.max_steps is not None:
-        done = max((int(path.name.removeprefix("step_")) for path in (run_dir / "checkpoints").glob("step_*")), default=0)
-        refuse_past_end(run_dir, done, config.trainer.max_steps)
+        refuse_past_end(run_dir, max(steps_done(config, run_dir), default=0), config.trainer.max_steps)
 
 
 def refuse_past_end(run_dir: Path, done: int, total: int) -> None:

@@ -44,6 +44,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], pieces: Mapping[str
         tensors: on the CPU, contiguous.
         pieces: of the parameters that are parts of larger ones, by name; their places go to the file's header.
     """
+    with path.open("wb", buffering=0) as file:
+        written = write_stream(file, tensors, pieces)
+        os.fsync(file.fileno())
+        return written
+
+
+def write_stream(file: Any, tensors: Mapping[str, Tensor], pieces: Mapping[str, Piece] | None = None) -> tuple[int, str]:
+    """The bytes of a safetensors file into anything that takes bytes, as ``write_tensors`` does."""
     places = {}
     for name, tensor in tensors.items():
         if (part := piece_for(name, tensor.shape, pieces or {})) is not None:
@@ -57,15 +65,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], pieces: Mapping[str
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     digest = hashlib.sha256()
-    with path.open("wb", buffering=0) as file:
-        for block in (memoryview(len(head).to_bytes(8, "little") + head), *map(_memory, tensors.values())):
-            for start in range(0, len(block), CHUNK):
-                piece = block[start : start + CHUNK]
-                digest.update(piece)
-                while len(piece):  # a raw write may take less than it was given
-                    piece = piece[file.write(piece) :]
-        os.fsync(file.fileno())
-        return file.tell(), digest.hexdigest()
+    for block in (memoryview(len(head).to_bytes(8, "little") + head), *map(_memory, tensors.values())):
+        for start in range(0, len(block), CHUNK):
+            piece = block[start : start + CHUNK]
+            digest.update(piece)
+            while len(piece):  # a raw write may take less than it was given
+                piece = piece[file.write(piece) :]
+    return 8 + len(head) + offset, digest.hexdigest()
 
 
 def _memory(tensor: Tensor) -> memoryview:

@@ -7,7 +7,6 @@ exactly as an uninterrupted one would.
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +26,7 @@ from zoo.settings import BatchStatistics, TrainerSettings
 from zoo.specs import Horizon
 from zoo.structs import Batch
 from zoo.training.callbacks import Callback
-from zoo.training.checkpoint import Checkpoint, Checkpointer, newest_checkpoint, open_checkpoint
+from zoo.training.checkpoint import Checkpoint, Checkpointer
 from zoo.training.evaluator import Evaluation, Evaluator
 from zoo.training.faults import RollBack
 from zoo.training.guard import describe_failure, samples_of
@@ -358,15 +357,17 @@ class Trainer:
         faults, before = self.step.faults, self.step.faults.state_dict()
         self.checkpointer.wait()
         self.group.wait()
-        found = newest_checkpoint(self.checkpointer.folder, self.progress.anchor)[0] if self.group.main else None
-        folder = self.group.share(str(found.folder) if found else None)
-        if folder is None:
+        found = self.checkpointer.newest(self.progress.anchor)[0] if self.group.main else None
+        step = self.group.share(found.step if found else None)
+        if step is None:
             raise CheckpointError(
                 f"{reason}: there is no complete checkpoint in {self.checkpointer.folder} to go back to\n"
                 "  way out: trainer.non_finite=skip, trainer.on_spike=skip"
             ) from reason
-        checkpoint = found or open_checkpoint(Path(folder), verify=False)  # rank 0 has read every byte
+        checkpoint = found or self.checkpointer.open(step, verify=False)  # rank 0 has read every byte
         self.load(checkpoint)
+        self.group.wait()
+        self.checkpointer.release()
         faults.load_state_dict(faults.state_dict() | {name: before[name] for name in ("overflows", "skips", "rollbacks")})
         self.progress.loader = dict(cursor)
         self.train.load_state_dict(cursor)

@@ -1,0 +1,107 @@
+"""Processes that torchrun starts again find their run and go on with it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo.config import RunConfig
+from zoo.parallel.elastic import FILE, begun_before, job, remember
+
+ROOT = str(Path(__file__).parents[2])
+KILL = """
+import os
+import signal
+
+from zoo.training.trainer import Trainer
+
+log_row = Trainer._log_row
+
+
+def killed(self):
+    if self.progress.step == 70 and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    log_row(self)
+
+
+Trainer._log_row = killed
+"""
+TRAIN = ["logger=none", "model/encoder=mlp_tiny", "trainer.max_steps=80", "trainer.checkpoint_every=20", "trainer.eval_every=40"]
+
+
+def test_a_killed_worker_is_started_again_and_the_run_goes_on(tmp_path: Path) -> None:
+    """R5, R12: exit code 0, one directory, and the bits of a run that nobody killed."""
+    (tmp_path / "kill.py").write_text(KILL)
+    environment = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m", "zoo", "train"]
+    killed = subprocess.run(
+        [*launcher, *TRAIN, "--import", "./kill.py", "name=killed"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+        check=False,
+    )
+    assert killed.returncode == 0, killed.stderr
+    (run,) = (tmp_path / "runs" / "killed").iterdir()
+    assert "started again, goes on" in killed.stderr
+    assert "going on from" in killed.stderr
+    assert any(f"going on from runs/killed/{run.name}/checkpoints/step_000000{step}" in killed.stderr for step in (40, 60))
+    whole = [sys.executable, "-m", "zoo", "train", *TRAIN, "run_dir=whole", "parallel.processes=2"]
+    done = subprocess.run(whole, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (run / "bundle" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "bundle" / "model.safetensors").read_bytes()
+    steps = [[json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (run, tmp_path / "whole")]
+    assert steps[0] == steps[1]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    from zoo.compose import Composer
+
+    monkeypatch.chdir(tmp_path)
+    with Composer() as composer:
+        return composer.run_config(composer.compose(["name=x"]), ["name=x"])
+
+
+def folder(name: str) -> Path:
+    made = Path("runs") / "x" / name
+    made.mkdir(parents=True)
+    remember(made)
+    return made
+
+
+def test_a_job_finds_its_own_newest_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert begun_before(config) is None
+    assert not (folder("plain") / FILE).exists()  # torchrun did not start this
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job7")
+    assert begun_before(config) is None
+    first = folder("a")
+    assert begun_before(config) == first  # machines came or went: no restart is counted
+    (first / "result.json").touch()
+    assert begun_before(config) is None  # of another day
+    second = folder("b")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert begun_before(config) == second
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job8")
+    assert begun_before(config) is None
+
+
+def test_without_an_id_the_job_is_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert str(os.getppid()) in str(job())
+
+
+def test_a_trial_that_a_cluster_starts_again_goes_on(config: RunConfig, tmp_path: Path) -> None:
+    """Its directory is the sweep's; a finished one, or one of another config, is nobody's to go on with."""
+    trial = tmp_path / "sweep" / "0"
+    trial.mkdir(parents=True)
+    assert begun_before(config, trial) is None
+    config.save(trial / "config.yaml")
+    assert begun_before(config, trial) == trial
+    (trial / "result.json").touch()
+    assert begun_before(config, trial) is None
