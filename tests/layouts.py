@@ -53,7 +53,8 @@ def make_trainer(overrides: list[str], dtype: str = "float32", folder: Path | No
     from zoo.parallel.seeding import seed_everything
     from zoo.training.checkpoint import Checkpointer
     from zoo.training.job import taken
-    from zoo.training.trainer import Trainer, horizon_of
+    from zoo.training.state import horizon_of
+    from zoo.training.trainer import Trainer
 
     world = everyone()
     config = compose([*overrides, f"parallel.processes={world.size}"])

@@ -198,8 +198,8 @@ def make_trainer(
     from zoo.settings import GroupSettings, Mode, TrainerSettings
     from zoo.training.checkpoint import Checkpointer
     from zoo.training.evaluator import Evaluator
-    from zoo.training.state import Monitor
-    from zoo.training.trainer import Trainer, horizon_of
+    from zoo.training.state import Monitor, horizon_of
+    from zoo.training.trainer import Trainer
 
     hints = typing.get_type_hints(TrainerSettings)
     given = {"max_steps": 12, "log_every": 3, "accumulate": 2, "ema": 0.9} | settings

@@ -44,9 +44,9 @@ from zoo.training.remote import Remote
 from zoo.training.report import closing, stopped
 from zoo.training.resume import refuse_past_end
 from zoo.training.signals import Interruption
-from zoo.training.state import Ending, Monitor
+from zoo.training.state import Ending, Monitor, horizon_of
 from zoo.training.store import Store
-from zoo.training.trainer import Trainer, horizon_of
+from zoo.training.trainer import Trainer
 
 
 def run_job(config: RunConfig, run_dir: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zoo.settings import Mode
+from zoo.settings import Mode, TrainerSettings
+from zoo.specs import Horizon
 
 
 class Ending(StrEnum):
@@ -85,3 +86,9 @@ class Monitor:
         if than is None or than != than:
             return True
         return value > than + by if self.mode is Mode.MAX else value < than - by
+
+
+def horizon_of(settings: TrainerSettings, steps_per_epoch: int) -> Horizon:
+    """The run's length: whichever of max_steps and max_epochs comes first."""
+    limits = [settings.max_steps, settings.max_epochs * steps_per_epoch if settings.max_epochs is not None else None]
+    return Horizon(total_steps=min(limit for limit in limits if limit is not None), steps_per_epoch=steps_per_epoch)

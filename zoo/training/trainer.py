@@ -48,12 +48,6 @@ class Log(Protocol):
     def rewind(self, state: Mapping[str, Any]) -> None: ...
 
 
-def horizon_of(settings: TrainerSettings, steps_per_epoch: int) -> Horizon:
-    """The run's length: whichever of max_steps and max_epochs comes first."""
-    limits = [settings.max_steps, settings.max_epochs * steps_per_epoch if settings.max_epochs is not None else None]
-    return Horizon(total_steps=min(limit for limit in limits if limit is not None), steps_per_epoch=steps_per_epoch)
-
-
 class Trainer:
     """Trains a model.
 

@@ -12,11 +12,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.tiny import make_trainer
 from tests.unit.training.test_resume import everything, stop_at
-from zoo.checks import check_store
 from zoo.compose import Composer
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError
 from zoo.parallel.sharding import Piece
+from zoo.settings_checks import check_store
 from zoo.training.checkpoint import Checkpointer, find_checkpoint
 from zoo.training.remote import Remote
 from zoo.training.resume import accept_resume
