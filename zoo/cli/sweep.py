@@ -62,7 +62,7 @@ class Recorder:
             tree: Any = OmegaConf.to_container(config, resolve=False)
             trainer = tree.get("trainer")
             url = trainer.get("checkpoint_to") if isinstance(trainer, dict) else None
-            if url in stores and "${" not in url:
+            if isinstance(url, str) and url in stores and "${" not in url:
                 raise ConfigError(
                     "trainer.checkpoint_to", f"{url} is one place, and each trial needs its own", f"trainer.checkpoint_to='{url}/${{hydra:job.num}}'"
                 )

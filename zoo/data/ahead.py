@@ -116,5 +116,5 @@ def _fill(
 
 def _used_here(tensor: torch.Tensor) -> torch.Tensor:
     """Its memory is free for others only after what the training thread's stream does with it."""
-    tensor.record_stream(torch.accelerator.current_stream())  # type: ignore[arg-type]
+    tensor.record_stream(torch.accelerator.current_stream())
     return tensor

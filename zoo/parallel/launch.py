@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from zoo.errors import ConfigError, ZooError
 from zoo.parallel.watchdog import PATIENCE
@@ -58,8 +59,8 @@ def join(device: torch.device, timeout: int) -> None:
     place: dict[str, Any] = {}
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         # torchrun's store outlives the processes that it starts again, and has the addresses of those that are gone.
-        agent = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
-        store = distributed.PrefixStore(f"zoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", agent)
+        agent = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
+        store = PrefixStore(f"zoo/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", agent)
         place = {"store": store, "rank": local_place()[0], "world_size": launched()}
     distributed.init_process_group(backend, timeout=limit, device_id=device if device.type == "cuda" else None, **place)
 

@@ -67,7 +67,7 @@ class DeviceClock(StepClock):
 
     def take(self, steps: int) -> tuple[float, dict[str, float]]:
         whole, parts = super().take(steps)
-        found = {name: parts[name] for name in ("ms_data", "ms_rest") if name in parts}
+        found: dict[str, float] = {name: parts[name] for name in ("ms_data", "ms_rest") if name in parts}
         for (_, start), (part, end) in zip(self._before, self._before[1:], strict=False):
             found[f"ms_{part}"] = found.get(f"ms_{part}", 0.0) + start.elapsed_time(end)
         return whole, found

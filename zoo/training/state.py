@@ -38,7 +38,7 @@ class Progress:
     """
 
     step: int = 0
-    loader: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "batch": 0})
+    loader: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "batch": 0})
     best: Best | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     window: dict[str, Any] = field(default_factory=dict)

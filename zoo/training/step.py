@@ -62,7 +62,7 @@ class Unseen:
         assert self.figures is not None
         if self.sent is not None:
             self.sent.synchronize()
-        return self.figures.tolist()  # type: ignore[no-any-return]
+        return self.figures.tolist()
 
 
 def may_defer(optimizer: torch.optim.Optimizer, settings: TrainerSettings, device: torch.device) -> bool:
