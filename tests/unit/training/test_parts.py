@@ -154,6 +154,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path: Path) -> N
 
     def tick(step: int) -> None:
         if step == 6:
+            trainer.checkpointer.wait()  # step 5 is on disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
 
     trainer.tick = tick
