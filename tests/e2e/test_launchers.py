@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from zoo.config import RunConfig
+from zoo.training.logging import repeatable
 
 ROOT = str(Path(__file__).parents[2])
 TINY = ["logger=none", "model/encoder=mlp_tiny", "trainer.max_steps=12", "trainer.eval_every=4", "trainer.log_every=1"]
@@ -25,7 +26,7 @@ def train(folder: Path, *arguments: str) -> Any:
 
 def figures(run: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("time", "samples_per_second")} for row in rows]
+    return [repeatable(row) for row in rows]
 
 
 @pytest.mark.parametrize(("seeds", "processes"), [([1], 1), pytest.param([0, 1], 2, marks=pytest.mark.slow)])

@@ -78,7 +78,7 @@ def test_what_stand_ins_waived_is_asked_again() -> None:
 
 def test_batch_statistics() -> None:
     class Normed(nn.Sequential):
-        pass
+        head = nn.Identity()
 
     model = Normed(nn.Linear(2, 2), nn.BatchNorm1d(2))
     split = compose(["trainer.accumulate=2"])

@@ -1,5 +1,6 @@
 """Names the rank that hangs. The others only see a collective that does not answer, and their message would blame the wrong place."""
 
+import multiprocessing
 import os
 import sys
 import threading
@@ -75,6 +76,8 @@ class Watchdog:
             if since is not None and time.monotonic() - since > self.timeout + (PATIENCE if self.in_collective() else 0.0):
                 sys.stderr.write(self.message())
                 sys.stderr.flush()
+                for child in multiprocessing.active_children():  # a loader process that hangs would outlive this one, and hold its standard error open
+                    child.kill()
                 os._exit(1)
 
     def in_collective(self) -> bool:

@@ -15,6 +15,7 @@ from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.processor import Processor
@@ -221,6 +222,7 @@ def everything() -> Processor:
         "tags": ClassCodec(name="tags", labels=("x", "y"), labelling=Labelling.MULTI, separator=";"),
         "value": NumberCodec(name="value", columns=["v"], mean=[1.0], std=[2.0]),
         "item": ItemCodec(name="item", catalogue=CATALOGUE, history="history", max_length=3),
+        "thing": PairCodec(name="thing"),
     }
     return Processor(inputs, targets)
 
@@ -236,6 +238,7 @@ ROW = {
     "tags": "x;y",
     "value": 4,
     "item": {"next": [0, 4], "seen": [1, 3]},
+    "thing": "a cup",
 }
 
 
@@ -248,7 +251,7 @@ def test_a_saved_processor_prepares_alike(tmp_path: Path) -> None:
     again = Processor.load(tmp_path)
     assert again.spec == first.spec
     one, two = first.batch([ROW, ROW], with_targets=True), again.batch([ROW, ROW], with_targets=True)
-    assert set(one.targets) == {"label", "tags", "value", "item", "seen"}
+    assert set(one.targets) == {"label", "tags", "value", "item", "seen", "thing"}
     for name, values in one.inputs.items():
         pair = (values.values, two.inputs[name].values)
         if isinstance(pair[0], dict):
