@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.base import Split
 from zoo.errors import DataError
 
 
@@ -34,27 +33,6 @@ class ArraySplit:
 
     def bulk(self, name: str) -> Tensor | None:
         return self.arrays[name]
-
-
-class Subset:
-    """Some samples of a split.
-
-    Args:
-        split: whose samples.
-        rows: their numbers.
-    """
-
-    def __init__(self, split: Split, rows: Tensor) -> None:
-        self.split, self.rows = split, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> Mapping[str, Any]:
-        return self.split.read(int(self.rows[index]))
-
-    def describe(self, index: int) -> str:
-        return self.split.describe(int(self.rows[index]))
 
 
 def fraction(text: str) -> float:

@@ -5,7 +5,7 @@ then the bytes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +97,8 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, TensorEntry], wh
         CheckpointError: naming each missing, unexpected and reshaped tensor (R6).
     """
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    lines = [f"  missing: {name} {list(expected[name].shape)}" + _renamed(name, unexpected) for name in missing]
-    lines += [f"  unexpected: {name} {found[name]}" + _renamed(name, missing) for name in unexpected]
+    lines = [f"  missing: {name} {list(expected[name].shape)}" + renamed(name, unexpected) for name in missing]
+    lines += [f"  unexpected: {name} {found[name]}" + renamed(name, missing) for name in unexpected]
     for name in sorted(set(expected) & set(found)):
         if tuple(expected[name].shape) != found[name].shape:
             lines.append(f"  other shape: {name} is {list(found[name].shape)} in the file, {list(expected[name].shape)} in the model")
@@ -123,6 +123,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             tensor.copy_(opened.get_tensor(name))
 
 
-def _renamed(name: str, candidates: list[str]) -> str:
+def renamed(name: str, candidates: Collection[str]) -> str:
+    """A hint at what a tensor may be called now; nothing where no name is near."""
     close = near(name, candidates, limit=1)
     return f" (renamed to {close[0]}?)" if close else ""

@@ -12,9 +12,9 @@ from torch import Tensor
 from zoo.data.agreement import FOLDER, Difference, codec_differences, ways_to_keep
 from zoo.data.base import InputCodec, TargetCodec
 from zoo.data.processor import Processor
-from zoo.errors import CheckpointError, ConfigError, near
+from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.resolve import resolve
-from zoo.hub.weights import read_header
+from zoo.hub.weights import read_header, renamed
 from zoo.model import Model
 from zoo.prefixes import longest, under
 from zoo.training.checkpoint import find_checkpoint, open_checkpoint, published_weights
@@ -87,7 +87,7 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
                 f"one of {', '.join(dict.fromkeys(name.split('.')[0] for name in state))}, or a longer prefix",
             )
     wanted, given = [name for name in state if not skips(name)], [name for name in found if not skips(name)]
-    problems = [f"missing: {name}" + _renamed(name, set(given) - set(wanted)) for name in wanted if name not in found]
+    problems = [f"missing: {name}" + renamed(name, set(given) - set(wanted)) for name in wanted if name not in found]
     problems += [f"unexpected: {name}" for name in given if name not in state]
     problems += [
         f"other shape: {name} is {list(found[name].shape)} in the file, {list(state[name].shape)} in the model"
@@ -204,11 +204,6 @@ def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor,
         [name for name, shape in names.items() if shape & sizes] if {entry.entry for entry in found}.isdisjoint({"numbers", "categories", "missing"}) else []
     )
     return [name for name in by_size or names if name in wanted]
-
-
-def _renamed(name: str, candidates: set[str]) -> str:
-    close = near(name, candidates, limit=1)
-    return f" (renamed to {close[0]}?)" if close else ""
 
 
 def _some(names: list[str]) -> str:
