@@ -2,9 +2,14 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +62,67 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(tmp_path: Path) ->
     assert (run / "bundle" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "bundle" / "model.safetensors").read_bytes()
     steps = [[json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (run, tmp_path / "whole")]
     assert steps[0] == steps[1]
+
+
+SLOW = """
+import time
+
+from zoo.training.trainer import Trainer
+
+log_row = Trainer._log_row
+
+
+def slowly(self):
+    time.sleep(0.05)
+    log_row(self)
+
+
+Trainer._log_row = slowly
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_is_done_without(tmp_path: Path) -> None:
+    """R12, README's ``--nnodes=1:2``: two launchers meet as two machines, one is killed with its worker, the other goes on alone to the same losses."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    meeting = ["--rdzv-backend=c10d", "--rdzv-id=job", f"--rdzv-endpoint=localhost:{port}", "--rdzv-conf=last_call_timeout=15", "--local-addr=localhost"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", *meeting, "-m", "zoo", "train"]
+    train = [*TRAIN[:2], "trainer.max_steps=300", "trainer.checkpoint_every=20", "trainer.eval_every=300", "trainer.log_every=1", "parallel.timeout=60"]
+    nodes = []
+    for number in range(2):
+        with (tmp_path / f"node_{number}.txt").open("w") as told:
+            options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "stdout": told, "stderr": told, "start_new_session": True}
+            nodes.append(subprocess.Popen([*command, *train, "--import", "./slow.py", "name=elastic"], **options))
+        time.sleep(2)  # the first one is the host of the meeting
+    try:
+        deadline = time.monotonic() + 240
+        while not list((tmp_path / "runs").glob("elastic/*/checkpoints/step_*")):
+            assert nodes[0].poll() is None, (tmp_path / "node_0.txt").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "node_0.txt").read_text()
+            time.sleep(0.1)
+        (run,) = (tmp_path / "runs" / "elastic").iterdir()
+        assert json.loads((run / "environment.json").read_text())["processes"] == 2
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+        assert nodes[0].wait(300) == 0, (tmp_path / "node_0.txt").read_text()
+    finally:
+        for node in nodes:
+            with suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+    assert "started again, goes on" in (tmp_path / "node_0.txt").read_text()
+    assert [folder.name for folder in (tmp_path / "runs" / "elastic").iterdir()] == [run.name]
+    alone = [sys.executable, "-m", "zoo", "train", *train, "run_dir=alone"]
+    done = subprocess.run(alone, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    found, wanted = ([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (run, tmp_path / "alone"))
+    assert [row["step"] for row in found] == [row["step"] for row in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        if "train/loss" in one:
+            assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-5)
 
 
 @pytest.fixture

@@ -37,7 +37,10 @@ def resolve(uri: str | Path) -> Path:
     """
     text = str(uri)
     if "://" in text:
-        raise CheckpointError(f"{text}: {text.split('://')[0]}:// is not supported yet\n  way out: {SUPPORTED}")
+        raise CheckpointError(
+            f"{text}: models are loaded from folders here\n  way out: of a run whose trainer.checkpoint_to this is: zoo export {text} --to FOLDER, then FOLDER"
+            f"\n  way out: {SUPPORTED}"
+        )
     path = Path(text).expanduser()
     if path.exists():
         return path

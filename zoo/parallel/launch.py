@@ -8,11 +8,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
@@ -20,6 +20,10 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from zoo.errors import ConfigError, ZooError
 from zoo.parallel.watchdog import PATIENCE
+from zoo.parallel.worker import FAILED, REFUSED
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing import ProcessFailure
 
 GRACE = 30
 """Seconds that ranks have to save and leave after a signal, or to say their last words after another rank's failure."""
@@ -115,7 +119,7 @@ def launch(run_dir: Path, processes: int) -> dict[str, Any]:
 
     Raises:
         ZooError: when a rank failed by the user's mistake; it has said why on standard error.
-        RuntimeError: when a rank failed otherwise.
+        RuntimeError: when a rank failed otherwise, with the one that was the cause.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -140,15 +144,37 @@ def launch(run_dir: Path, processes: int) -> dict[str, Any]:
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "zoo.parallel.worker", str(run_dir))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode == 2:
-            raise ZooError(f"rank {rank} could not go on; its message is above") from None
-        if failure.exitcode < 0:
-            ended = f"rank {rank} was ended by {signal.Signals(-failure.exitcode).name}, and could say nothing"
-            raise RuntimeError(f"{ended}; go on with: zoo train resume={run_dir}") from None
-        raise RuntimeError(f"rank {rank} failed (exit code {failure.exitcode}); its message is above") from None
+        raise why(error.failures, run_dir) from None
     except SignalException as error:
         if not result.is_file():
             raise RuntimeError(f"ended by {error.sigval.name} before the ranks could save; go on with: zoo train resume={run_dir}") from None
     loaded: dict[str, Any] = json.loads(result.read_text())
     return loaded
+
+
+def why(failures: Mapping[int, "ProcessFailure"], run_dir: Path) -> Exception:
+    """What to say of ranks that failed. One that dies takes the others' connections along, and they may be found first: the cause is looked for.
+
+    Args:
+        failures: of each rank that failed, as torch's launcher gives them; their times are of whole seconds.
+        run_dir: of the run.
+    """
+    start = min(failure.timestamp for failure in failures.values())
+    first = {rank: failure.exitcode for rank, failure in failures.items() if failure.timestamp < start + GRACE // 2}  # later: ended by the launcher
+    killed = sorted(rank for rank, code in first.items() if code < 0 and code != -signal.SIGTERM)  # SIGTERM: the launcher's to the others
+    if killed:
+        name = signal.Signals(-first[killed[0]]).name
+        return RuntimeError(f"{_ranks(killed)} ended by {name}, and could say nothing; go on with: zoo train resume={run_dir}")
+    left = sorted(rank for rank, code in first.items() if code not in (FAILED, REFUSED, -signal.SIGTERM, 128 + signal.SIGTERM))
+    refused = sorted(rank for rank, code in first.items() if code == REFUSED)
+    if refused and not left:
+        return ZooError(f"{_ranks(refused)} unable to go on; see the message above")
+    named = left or sorted(rank for rank, code in first.items() if code == FAILED) or sorted(first)
+    return RuntimeError(f"{_ranks(named)} the first to fail (exit code {first[named[0]]}); see the messages above")
+
+
+def _ranks(numbers: list[int]) -> str:
+    """As the beginning of a sentence in the past."""
+    if len(numbers) == 1:
+        return f"rank {numbers[0]} was"
+    return f"ranks {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} were"

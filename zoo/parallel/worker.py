@@ -12,6 +12,9 @@ from zoo.config import RunConfig
 from zoo.errors import ZooError
 from zoo.plugins import import_from_environment
 
+FAILED, REFUSED = 1, 2
+"""Exit codes of a rank that has said why: by an exception, or by an error of the user's."""
+
 
 def main(run_dir: Path) -> int:
     rank = os.environ.get("RANK", "0")
@@ -25,11 +28,11 @@ def main(run_dir: Path) -> int:
         run_job(RunConfig.load(run_dir / "config.yaml"), run_dir)
     except ZooError as error:
         _tell(f"rank {rank}: error: {error}", error)
-        return 2
+        return REFUSED
     except Exception as error:  # noqa: BLE001 - the last place where this rank can say what happened
         _tell(f"rank {rank}:\n{traceback.format_exc()}".rstrip(), None)
         del error
-        return 1
+        return FAILED
     return 0
 
 

@@ -499,7 +499,7 @@ def test_names_and_paths(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert load("small_digits", device="cpu").metrics == {"test/accuracy": 0.75, "validation/accuracy": 0.8}
     with pytest.raises(CheckpointError, match="did you mean 'small_digits'"):
         resolve("small_digit")
-    with pytest.raises(CheckpointError, match=r"hf:// is not supported yet\n  way out: a path to a bundle or a run's directory"):
+    with pytest.raises(CheckpointError, match=r"hf://.*loaded from folders here(?s:.*)way out: a path to a bundle or a run's directory"):
         resolve("hf://org/model")
     with pytest.raises(CheckpointError, match="there is no such folder"):
         resolve("./nowhere")
