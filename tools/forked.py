@@ -113,20 +113,17 @@ def new_run(folder: Path, name: str, overrides: list[str]) -> Path:
     return run_dir
 
 
-def finished(run_dir: Path) -> bool:
-    result = run_dir / "result.json"
-    return result.exists() and json.loads(result.read_text())["outcome"] == "done"
-
-
 def go_on(run_dir: Path, world: int, limit: float = 120) -> str | None:
     """To the end of the run, in as few attempts as it takes; what went wrong."""
+    from zoo.parallel.elastic import done
+
     for _ in range(4):
-        if finished(run_dir):
+        if done(run_dir):
             return None
         codes = Ranks(run_dir, world).start().wait(limit)
         if codes != [0] * world:
             return f"could not be gone on with: exit codes {codes}; see {run_dir}/stderr_*.txt"
-    return None if finished(run_dir) else "does not end"
+    return None if done(run_dir) else "does not end"
 
 
 def results(run_dir: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def test_a_machine_that_is_lost_is_done_without(tmp_path: Path) -> None:
             time.sleep(0.1)
         (run,) = (tmp_path / "runs" / "elastic").iterdir()
         assert json.loads((run / "environment.json").read_text())["processes"] == 2
-        os.killpg(nodes[1].pid, signal.SIGKILL)
+        workers = Path(f"/proc/{nodes[1].pid}/task/{nodes[1].pid}/children").read_text().split()
+        for process in (nodes[1].pid, *map(int, workers)):
+            os.kill(process, signal.SIGKILL)
         assert nodes[0].wait(300) == 0, (tmp_path / "node_0.txt").read_text()
     finally:
         for node in nodes:
@@ -134,23 +137,33 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
         return composer.run_config(composer.compose(["name=x"]), ["name=x"])
 
 
-def folder(name: str) -> Path:
+def folder(name: str, config: RunConfig) -> Path:
     made = Path("runs") / "x" / name
     made.mkdir(parents=True)
+    config.save(made / "config.yaml")
     remember(made)
     return made
 
 
+def end(run: Path, outcome: str) -> None:
+    (run / "result.json").write_text(json.dumps({"outcome": outcome}))
+
+
 def test_a_job_finds_its_own_newest_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert begun_before(config) is None
-    assert not (folder("plain") / FILE).exists()  # torchrun did not start this
+    assert not (folder("plain", config) / FILE).exists()  # torchrun did not start this
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job7")
     assert begun_before(config) is None
-    first = folder("a")
+    first = folder("a", config)
     assert begun_before(config) == first  # machines came or went: no restart is counted
-    (first / "result.json").touch()
+    end(first, "stopped")
+    assert begun_before(config) == first  # and the processes had the time to save
+    end(first, "done")
     assert begun_before(config) is None  # of another day
-    second = folder("b")
+    second = folder("b", config)
+    other = replace(config, run=replace(config.run, seed=7))
+    assert begun_before(other) is None  # the id was used again
+    end(second, "done")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert begun_before(config) == second
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job8")
@@ -169,5 +182,8 @@ def test_a_trial_that_a_cluster_starts_again_goes_on(config: RunConfig, tmp_path
     assert begun_before(config, trial) is None
     config.save(trial / "config.yaml")
     assert begun_before(config, trial) == trial
-    (trial / "result.json").touch()
+    end(trial, "stopped")
+    assert begun_before(config, trial) == trial
+    assert begun_before(replace(config, run=replace(config.run, seed=7)), trial) is None
+    end(trial, "done")
     assert begun_before(config, trial) is None

@@ -141,6 +141,31 @@ def test_buckets_that_leave_during_the_backward_pass_change_nothing(world: int, 
         assert found_terms == pytest.approx(terms, rel=1e-10)
 
 
+def thawed(rank: int, world: int) -> tuple[list[int], bool]:
+    """Of four steps, buckets that were on their way before the backward pass was over; the first parameter is trained from the third step on."""
+    from torch import nn
+
+    from zoo.parallel.gradients import Gradients
+
+    parameters = [nn.Parameter(torch.ones(20, dtype=torch.float64)) for _ in range(5)]
+    parameters[4].requires_grad_(False)  # of the bucket that would leave first
+    gradients = Gradients(parameters, replicated(Group(rank, world)), bucket=8)
+    early = []
+    for step in range(4):
+        if step == 2:
+            parameters[4].requires_grad_(True)
+        gradients.clear()
+        gradients.arm()
+        sum((place + 1) * parameters[place].sum() for place in range(5) if parameters[place].requires_grad).backward()
+        early.append(gradients._sent)
+        gradients.collect([torch.zeros((), dtype=torch.float64)])
+    return early, torch.equal(parameters[4].grad, torch.full((20,), 5.0 * world, dtype=torch.float64))
+
+
+def test_what_is_frozen_or_thawed_holds_no_bucket_back() -> None:
+    assert run_ranks(thawed, 2) == [([0, 4, 4, 4], True)] * 2
+
+
 def by_turns(rank: int, world: int) -> list[list[float] | None]:
     """Each rank leaves out another parameter in each step; buckets of one parameter each."""
     from torch import nn

@@ -115,6 +115,7 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
     from zoo.checks import check
 
     check(config)
+    follow_torchrun()
     if under_torchrun():
         from zoo.parallel.launch import refuse_ranks_within_ranks
 
@@ -140,6 +141,13 @@ def forget(run_dir: Path) -> None:
         for file in run_dir.iterdir():
             file.unlink()
         run_dir.rmdir()
+
+
+def follow_torchrun() -> None:
+    from zoo.parallel.elastic import follow_launcher, job
+
+    if job() is not None:
+        follow_launcher()
 
 
 def under_torchrun() -> bool:

@@ -5,6 +5,7 @@ They are fused by default: one kernel over all parameters takes .75 of the time 
 
 from enum import StrEnum
 
+import torch
 from torch import optim
 
 from zoo.errors import did_you_mean
@@ -42,9 +43,26 @@ def sgd(
         dampening: share of the gradient that does not enter the momentum.
         weight_decay: added to the gradient of matrices; norms, biases and embeddings are spared.
         nesterov: look ahead along the momentum; needs momentum > 0 and dampening 0.
-        kernel: how torch runs it: fused, foreach or loop; the same numbers but for rounding.
+        kernel: how torch runs it: fused (with dampening foreach), foreach or loop; the same numbers but for rounding.
     """
-    return optim.SGD(groups.split(weight_decay), lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **_kernel(kernel))
+    if kernel is Kernel.FUSED and dampening:
+        kernel = Kernel.FOREACH
+    optimizer = optim.SGD(groups.split(weight_decay), lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **_kernel(kernel))
+    if kernel is Kernel.FUSED and momentum:
+        optimizer.register_step_pre_hook(_make_momentum)
+    return optimizer
+
+
+def _make_momentum(optimizer: optim.Optimizer, *_: object) -> None:
+    """Zeros for parameters that have their first gradient now: their first momentum is that gradient, as in the other kernels.
+
+    torch's fused kernel refuses parameters with a momentum beside others without one, as thawed ones are, and leaves memory as it found it for those
+    whose first update is left out.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 @OPTIMIZERS.register("adam")

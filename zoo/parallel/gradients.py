@@ -57,6 +57,7 @@ class Gradients:
         self.bucket = bucket or BUCKET
         self.buckets: list[Bucket] = []
         self._armed = False
+        self._hooked = set[int]()
         self._sent = 0
         self._underway: list[Any] = []
 
@@ -68,7 +69,14 @@ class Gradients:
 
     def arm(self) -> None:
         """The next backward pass is the last one of this step: what it completes may be sent."""
-        self._armed = len(self.buckets) > 1
+        self._armed = len(self.buckets) > 1 and not self.parts  # parts of shared tensors are known after the backward pass only
+        for bucket in self.buckets if self._armed else ():
+            trained = [place for place in bucket.members if self.parameters[place].requires_grad]  # those that are frozen now get no gradient
+            bucket.missing = len(trained)
+            for place in trained:
+                if place not in self._hooked:
+                    self._hooked.add(place)
+                    self.parameters[place].register_post_accumulate_grad_hook(partial(self._arrived, bucket))
 
     def collect(self, extras: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients that any rank has, and ``extras`` (one number each), both summed over ranks.
@@ -145,11 +153,6 @@ class Gradients:
                     start, members = places[place], []
                 members.append(place)
             self.buckets.append(Bucket(flat[start:], members))
-        if len(self.buckets) > 1 and not self.parts:  # parts of shared tensors are known after the backward pass only
-            of = {place: bucket for bucket in self.buckets for place in bucket.members}
-            for place, parameter in enumerate(self.parameters):
-                if parameter.requires_grad:  # what is frozen now goes with the last bucket, thawed or not
-                    parameter.register_post_accumulate_grad_hook(partial(self._arrived, of[place]))
 
     def _arrived(self, bucket: "Bucket", parameter: Tensor) -> None:  # noqa: ARG002 - torch's hook
         if not self._armed:
@@ -162,7 +165,6 @@ class Gradients:
         """The next bucket; zeros for parameters that this rank has no gradient of."""
         bucket = self.buckets[self._sent]
         self._sent += 1
-        bucket.missing = len(bucket.members)
         pairs = [(self.slots[place], gradient) for place in bucket.members if (gradient := self.parameters[place].grad) is not None]
         if pairs:
             torch._foreach_copy_([slot for slot, _ in pairs], [gradient for _, gradient in pairs])

@@ -72,13 +72,19 @@ class Watchdog:
     def _watch(self) -> None:
         assert self.timeout is not None
         while not self._over.wait(min(1.0, self.timeout / 4)):
-            since = self._since
-            if since is not None and time.monotonic() - since > self.timeout + (PATIENCE if self.in_collective() else 0.0):
+            if self.overdue():
                 sys.stderr.write(self.message())
                 sys.stderr.flush()
                 for child in multiprocessing.active_children():  # a loader process that hangs would outlive this one, and hold its standard error open
                     child.kill()
                 os._exit(1)
+
+    def overdue(self) -> bool:
+        """Whether the step takes longer than it may."""
+        since = self._since
+        if since is None or self.timeout is None:
+            return False
+        return time.monotonic() - since > self.timeout + (PATIENCE if self.in_collective() else 0.0)
 
     def in_collective(self) -> bool:
         """Whether the watched thread waits for other processes, as far as its stack tells."""

@@ -3,13 +3,12 @@
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 
 from zoo.config import RunConfig
 from zoo.errors import ZooError
+from zoo.parallel.elastic import follow_launcher
 from zoo.plugins import import_from_environment
 
 FAILED, REFUSED = 1, 2
@@ -20,7 +19,7 @@ def main(run_dir: Path) -> int:
     rank = os.environ.get("RANK", "0")
     # A signal before the trainer listens ends the run as early as it came; afterwards the trainer's handler is in force.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    _follow_parent()
+    follow_launcher()
     try:
         import_from_environment()
         from zoo.training.job import run_job
@@ -40,18 +39,6 @@ def _tell(message: str, error: ZooError | None) -> None:
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ())) if error else ""
     sys.stderr.write(f"{message}{notes}\n")  # one write: lines of several ranks do not mix
     sys.stderr.flush()
-
-
-def _follow_parent() -> None:
-    """Leave when the launcher is gone: a launcher that is killed cannot end its ranks."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(3)
-
-    threading.Thread(target=watch, daemon=True, name="follow-parent").start()
 
 
 if __name__ == "__main__":

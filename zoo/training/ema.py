@@ -24,6 +24,7 @@ class Ema:
         self.decay = decay
         self.live = {name: tensor for name, tensor in local_state(model).items() if tensor.is_floating_point()}
         self.average = {name: tensor.clone() for name, tensor in self.live.items()}
+        self.of_buffers = any(name in self.live for name, _ in model.named_buffers())
         self._gathered: list[Any] = [module for module in model.modules() if hasattr(module, "reshard")]
         self._live, self._average = list(self.live.values()), list(self.average.values())
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.ahead import PINNED
+from zoo.errors import ZooError
 from zoo.model import Model
 from zoo.optim.schedules import Schedule
 from zoo.parallel.gradients import Gradients
@@ -28,7 +29,7 @@ from zoo.structs import Batch
 from zoo.training.clock import step_clock
 from zoo.training.ema import Ema
 from zoo.training.faults import Faults, SpikeError
-from zoo.training.guard import NonFiniteError, explain
+from zoo.training.guard import NonFiniteError, describe_failure, explain
 from zoo.training.optimizer_state import parameter_names
 from zoo.training.precision import autocast
 from zoo.training.whole_batch import WholeBatch
@@ -65,10 +66,11 @@ class Unseen:
         return self.figures.tolist()
 
 
-def may_defer(optimizer: torch.optim.Optimizer, settings: TrainerSettings, device: torch.device) -> bool:
+def may_defer(optimizer: torch.optim.Optimizer, settings: TrainerSettings, device: torch.device, ema: Ema | None = None) -> bool:
     """Whether a step's figures may be looked at after its update: on a device that copies beside its work, with an optimizer that can leave out an
-    update by itself (torch's fused ones), and where what becomes of a bad step changes nothing before the next one's update."""
-    at_once = settings.precision is Precision.FP16 or settings.spike is not None or settings.rolls_back
+    update by itself (torch's fused ones), and where what becomes of a bad step changes nothing before the next one's update. Averages of buffers are
+    taken before the next forward pass, which changes running statistics."""
+    at_once = settings.precision is Precision.FP16 or settings.spike is not None or settings.rolls_back or (ema is not None and ema.of_buffers)
     here = all(parameter.device == device for entry in optimizer.param_groups for parameter in entry["params"])  # not kept in main memory
     return device.type in PINNED and getattr(optimizer, "_step_supports_amp_scaling", False) and here and not at_once
 
@@ -104,9 +106,11 @@ class TrainStep:
         self.faults = Faults(settings, main=mesh.world.main)
         self.loss_scale = 1.0
         self.reseed = StepSeeds(seed, mesh.data.rank, device)
-        self.waits = not may_defer(optimizer, settings, device)
+        self.waits = not may_defer(optimizer, settings, device, self.ema)
         """Whether each step is judged before its update; otherwise before the next one's."""
         self.unseen: Unseen | None = None
+        self.judging = False
+        """Whether an error is of an earlier step than the one that goes on, and has said so."""
         self._taken: list[dict[str, float]] = []
         self.whole = WholeBatch(self) if getattr(self.head, "whole_batch", False) else None
         self.describe: Callable[[int], str] = str
@@ -254,12 +258,19 @@ class TrainStep:
         unseen, self.unseen = self.unseen, None
         if unseen is None:
             return
+        self.judging = True
         self.norm, *values = unseen.read()
         self.terms = {name: value / (unseen.counts[name] or 1.0) for name, value in zip(unseen.names, values, strict=True)}
         finite = math.isfinite(self.norm) and all(map(math.isfinite, self.terms.values()))
-        if (finite or self._may(unseen.parts, unseen.step, unseen.counts)) and self.ema is not None:
+        try:
+            made = finite or self._may(unseen.parts, unseen.step, unseen.counts)
+        except ZooError as error:
+            error.add_note(describe_failure(self.mesh.world.rank, unseen.step + 1, unseen.parts))
+            raise
+        if made and self.ema is not None:
             self.ema.update(unseen.step)
         self._taken.append(self.terms)
+        self.judging = False
 
     def take(self) -> list[dict[str, float]]:
         """Loss terms of the steps that have become known since the last call, in their order."""

@@ -6,7 +6,7 @@ exactly as an uninterrupted one would.
 
 import sys
 from collections.abc import Callable, Generator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -15,16 +15,17 @@ from torch import Tensor
 from zoo.data.ahead import Fetched, fetch
 from zoo.data.loader import Loader
 from zoo.errors import CheckpointError, ConfigError
-from zoo.model import Model, mixes_batch
+from zoo.model import Model
 from zoo.optim.freeze import Freezer
 from zoo.optim.schedules import Schedule
 from zoo.parallel.collectives import broadcast_state
 from zoo.parallel.mesh import Mesh
 from zoo.parallel.sharding import local_state
 from zoo.parallel.watchdog import Watchdog
-from zoo.settings import BatchStatistics, TrainerSettings
+from zoo.settings import TrainerSettings
 from zoo.specs import Horizon
 from zoo.structs import Batch
+from zoo.training.batch_statistics import refuse_mixed_batches
 from zoo.training.callbacks import Callback
 from zoo.training.checkpoint import Checkpoint, Checkpointer
 from zoo.training.evaluator import Evaluation, Evaluator
@@ -139,10 +140,13 @@ class Trainer:
 
     def _epoch(self) -> Ending | None:
         """To the end of the loader's epoch, or of the run."""
+        with closing(self.fetch(self.train, self.device)) as fetching:
+            return self._steps(fetching)
+
+    def _steps(self, fetching: Generator[Fetched, None, None]) -> Ending | None:
         step, progress, interruption, settings = self.step, self.progress, self.interruption, self.settings
         log_every, tick, thaw, ending, clock = settings.log_every, self.tick, self.freezer.until, None, step.clock
         clock.skip()
-        fetching = self.fetch(self.train, self.device)
         for fetched in self.watchdog.over(fetching, lambda: f"rank {self.group.rank} failed in step {progress.step + 1}, waiting for its data"):
             self._parts = fetched.host
             clock.mark("data")
@@ -155,12 +159,13 @@ class Trainer:
                     return Ending.INTERRUPTED
                 step(fetched.parts, progress.step, counts)
             except RollBack as reason:
+                fetching.close()  # under the watchdog: a loader may hang
                 self.watchdog.rest()
-                fetching.close()
                 self._roll_back(reason, fetched.cursor)
                 return None
             except Exception as error:
-                error.add_note(describe_failure(self.group.rank, progress.step + 1, fetched.host))
+                if not step.judging:
+                    error.add_note(describe_failure(self.group.rank, progress.step + 1, fetched.host))
                 raise
             self.watchdog.rest()
             self._parts = []
@@ -172,14 +177,13 @@ class Trainer:
             progress.loader = dict(fetched.cursor)
             self._account()
             self._positions += step.positions
-            clock.mark("rest")
             last = progress.step >= self.horizon.total_steps
             if last or progress.step % log_every == 0:
                 self._log_row()
+            clock.mark("rest")
             epoch_ends = progress.loader["batch"] == 0
             if epoch_ends or last or settings.eval_every is not None or settings.checkpoint_every is not None:
                 ending = self._boundary(epoch_ends, last)
-                clock.skip()
             if ending is not None:
                 return ending
         return None
@@ -193,9 +197,10 @@ class Trainer:
             window["steps"] = window.get("steps", 0) + (1 if terms else 0)
 
     def _settle(self) -> None:
-        """Every step so far is done, judged and accounted for."""
+        """Every step so far is done, judged and accounted for; waiting for the last one is of the training's time."""
         self.step.settle()
         self._account()
+        self.step.clock.mark("rest")
 
     def _boundary(self, epoch_ends: bool, last: bool) -> Ending | None:
         """Evaluate and save where it is due after this step."""
@@ -271,6 +276,7 @@ class Trainer:
                 progress.best = Best(progress.step, value)
         for callback in self.callbacks.values():
             callback.evaluated(progress, self.monitor)
+        self.step.clock.skip()
         return best
 
     def evaluate_with(self, evaluator: Evaluator) -> Evaluation:
@@ -321,6 +327,7 @@ class Trainer:
             self.checkpointer.save(self.progress.step, tensors, state, best=best.step if best else None, anchor=anchor, pieces=self.step.pieces)
         for callback in self.callbacks.values():
             callback.saved(self.progress)
+        self.step.clock.skip()
 
     def _written_here(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of what several processes hold, each tensor or part once."""
@@ -380,19 +387,6 @@ class Trainer:
         if self.step.ema is not None:
             averages = checkpoint.tensors("ema", self.step.pieces) if checkpoint.has("ema") else {name: weights[name] for name in self.step.ema.average}
             load_strictly(self.step.ema.state_dict(), averages, f"{checkpoint.folder}/ema.safetensors")
-
-
-def refuse_mixed_batches(model: Model, settings: TrainerSettings, mesh: Mesh) -> None:
-    """Batch norm sees only its own part of a split batch: other numbers than with the whole one."""
-    parts = mesh.degrees.data * settings.accumulate
-    if parts > 1 and settings.batch_statistics is not BatchStatistics.LOCAL and (layers := mixes_batch(model)):
-        raise ConfigError(
-            "trainer.batch_statistics",
-            f"{layers[0]} (and {len(layers) - 1} more) mixes the rows of a batch, which is split into {parts} parts: the numbers would depend on the split",
-            "a model without batch norm (layer or group norm)",
-            "one process and trainer.accumulate=1",
-            "trainer.batch_statistics=local to let each part have statistics of its own",
-        )
 
 
 def _due(step: int, every: int | None, epoch_ends: bool) -> bool:

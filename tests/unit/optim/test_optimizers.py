@@ -81,6 +81,25 @@ def test_torch_has_the_same_numbers() -> None:
     assert torch.equal(ours.weight, theirs.weight)
 
 
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"dampening": 0.5}])
+def test_fused_sgd_takes_parameters_whose_first_gradient_comes_later(options: dict[str, Any]) -> None:
+    """As those that are thawed: the same as torch's loop. Its fused kernel refuses them."""
+    models = []
+    for kernel in ("fused", "loop"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        optimizer = OPTIMIZERS.build(
+            OPTIMIZERS.check_node({"name": "sgd", "kernel": kernel, **options}, "optimizer"), "optimizer", groups=ParameterGroups(model)
+        )
+        for number in range(5):
+            model.zero_grad()
+            model[0].requires_grad_(number > 1)
+            step(model, optimizer, number)
+        models.append(model)
+    for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_new_options_count_after_a_restore_and_the_optimizers_own_changes_stay() -> None:
     model, optimizer = build({"name": "adamw"})
     step(model, optimizer, 0)

@@ -1,6 +1,7 @@
 """A step whose figures are looked at after its update, as on accelerators; here on a CPU, where the same run that waits can be compared with."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,15 +53,53 @@ def test_the_same_bits_as_a_loop_that_waits(optimizer: str, settings: dict[str, 
     assert_same(found, wanted)
 
 
-def test_an_update_that_is_not_finite_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two bad batches are skipped: the same bits, averages and counts as in a loop that waits."""
-    wanted = make(tmp_path / "a", {4, 7}, non_finite="skip", log_every=4)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adagrad"])
+@pytest.mark.parametrize("settings", [{}, {"freeze": ["encoder"], "freeze_until": 7}])
+def test_an_update_that_is_not_finite_is_left_out(optimizer: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad batches are skipped, the first one too, for which an optimizer has no state yet, and the first one of parameters that were frozen before: the
+    same bits, averages and counts as in a loop that waits."""
+    wanted = make(tmp_path / "a", {0, 4, 7}, non_finite="skip", log_every=4, optimizer=optimizer, **settings)
     wanted.fit()
     monkeypatch.setattr(module, "PINNED", ("cpu",))
-    found = make(tmp_path / "b", {4, 7}, non_finite="skip", log_every=4)
+    found = make(tmp_path / "b", {0, 4, 7}, non_finite="skip", log_every=4, optimizer=optimizer, **settings)
     found.fit()
-    assert found.step.faults.skips == 2
+    assert found.step.faults.skips == 3
     assert_same(found, wanted)
+
+
+@pytest.mark.usefixtures("defers")
+def test_averages_of_running_statistics_are_taken_before_they_change() -> None:
+    """The next forward pass changes them: such a run waits."""
+
+    class Normed(torch.nn.Module):
+        def __init__(self, layer: torch.nn.Module) -> None:
+            super().__init__()
+            self.layer, self.last = layer, torch.nn.Linear(3, 3)
+
+    for layer, waits in ((torch.nn.BatchNorm1d(3), True), (torch.nn.LayerNorm(3), False)):
+        model = Normed(layer)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        assert module.may_defer(optimizer, TrainerSettings(ema=0.9), torch.device("cpu"), module.Ema(model, 0.9)) is not waits
+
+
+@pytest.mark.usefixtures("defers")
+@pytest.mark.parametrize("more", [{}, {"eval_every": 100, "checkpoint_every": 100}])
+def test_waiting_for_the_figures_is_of_the_training_s_time(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only runs while figures are waited for, 50 ms a step: each row has them, whatever else stands between two steps."""
+    now = [0.0]
+    monkeypatch.setattr("zoo.training.clock.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    read = module.Unseen.read
+
+    def waited(unseen: module.Unseen) -> list[float]:
+        now[0] += 0.05
+        return read(unseen)
+
+    monkeypatch.setattr(module.Unseen, "read", waited)
+    trainer = make_trainer(log_every=2, **more)
+    trainer.fit()
+    rates = [row["samples_per_second"] for _, row in trainer.log.rows if "samples_per_second" in row]
+    assert rates == pytest.approx([trainer.train.batch_size / 0.05] * len(rates))
+    assert len(rates) >= 6
 
 
 @pytest.mark.parametrize("log_every", [1, 5, 50])
@@ -72,7 +111,8 @@ def test_a_stop_leaves_the_weights_of_the_step_before(log_every: int, tmp_path: 
         trainer = make(tmp_path / devices[0], {4}, log_every=log_every, eval_every=100, checkpoint_every=100)
         with pytest.raises(NonFiniteError, match="step 5: the loss or the gradient is not finite") as caught:
             trainer.fit()
-        messages.append(str(caught.value))
+        messages.append("\n".join([str(caught.value), *caught.value.__notes__]))
+        assert "rank 0 failed in step 5, on samples" in messages[-1]
         weights.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
     assert messages[0] == messages[1]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -15,13 +15,13 @@ from zoo.parallel.collectives import Group
 from zoo.parallel.gradients import total_norm
 from zoo.parallel.mesh import Mesh, replicated
 from zoo.settings import BatchStatistics, Mode, TrainerSettings
+from zoo.training.batch_statistics import refuse_mixed_batches
 from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoint import newest_checkpoint
 from zoo.training.ema import Ema
 from zoo.training.guard import NonFiniteError
 from zoo.training.init import init_weights
 from zoo.training.state import Ending, Monitor, Progress, horizon_of
-from zoo.training.trainer import refuse_mixed_batches
 
 
 def test_early_stopping_waits_for_its_patience_and_goes_on_where_it_was() -> None:
