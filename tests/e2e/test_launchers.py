@@ -1,9 +1,10 @@
-"""Nothing of a run depends on who started it: the trials of a sweep through submitit, in processes of its own, against a plain ``zoo train``."""
+"""Nothing of a run depends on who started it: the trials of a sweep through submitit or Ray, in processes of their own, against a plain ``zoo train``."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ TINY = ["logger=none", "model/encoder=mlp_tiny", "trainer.max_steps=12", "traine
 
 
 def train(folder: Path, *arguments: str) -> Any:
-    environment = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "zoo", "train", *TINY, *arguments, "--json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=600, check=False)
     assert done.returncode == 0, done.stderr
@@ -29,11 +30,24 @@ def figures(run: Path) -> list[dict[str, Any]]:
     return [repeatable(row) for row in rows]
 
 
-@pytest.mark.parametrize(("seeds", "processes"), [([1], 1), pytest.param([0, 1], 2, marks=pytest.mark.slow)])
-def test_submitit_trains_what_a_plain_run_does(tmp_path: Path, seeds: list[int], processes: int) -> None:
+SUBMITIT = ["hydra/launcher=submitit_local"]
+RAY = ["hydra/launcher=ray", *(f"+hydra.launcher.ray.init.{option}" for option in ("num_cpus=1", "include_dashboard=false", "log_to_driver=false"))]
+RAY_IS_HERE = pytest.mark.skipif(find_spec("ray") is None, reason="pip install -e '.[ray]'")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "seeds", "processes"),
+    [
+        (SUBMITIT, [1], 1),
+        pytest.param(SUBMITIT, [0, 1], 2, marks=pytest.mark.slow),
+        pytest.param(RAY, [0, 1], 1, marks=[pytest.mark.slow, RAY_IS_HERE]),
+    ],
+    ids=["submitit", "submitit, 2 x 2", "ray"],
+)
+def test_a_launcher_trains_what_a_plain_run_does(tmp_path: Path, launcher: list[str], seeds: list[int], processes: int) -> None:
     """R11: one directory a trial, equal hashes, equal losses and weights."""
     layout = [f"parallel.processes={processes}", "name=same"]
-    told = train(tmp_path, "-m", "hydra/launcher=submitit_local", f"seed={','.join(map(str, seeds))}", *layout)
+    told = train(tmp_path, "-m", *launcher, f"seed={','.join(map(str, seeds))}", *layout)
     assert [trial["outcome"] for trial in told["trials"]] == ["done"] * len(seeds)
     (sweep,) = (tmp_path / "runs" / "same").iterdir()
     trials = sorted(path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith("."))
