@@ -9,7 +9,8 @@ import torch
 from tests.layouts import LAYOUTS, MODELS, Trace, apart, difference, make_trainer, traces
 from tests.processes import run_ranks
 from zoo.parallel.sharding import whole_state
-from zoo.training.checkpoint import newest_checkpoint, published_weights
+from zoo.training.checkpoint import newest_checkpoint
+from zoo.training.published import published_weights
 
 ACCUMULATED = [*MODELS["vit"], "trainer.accumulate=2"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from zoo.cli.main import main
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError
-from zoo.training.checkpoint import find_checkpoint
+from zoo.training.published import find_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TREE = {

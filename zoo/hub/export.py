@@ -40,18 +40,19 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best", store: "Sto
     import torch
 
     from zoo.build import build_model
-    from zoo.training.checkpoint import find_checkpoint, published_weights
+    from zoo.training.published import find_checkpoint, published_weights
     from zoo.training.tensors import load_strictly
 
     if to.exists() and not (to / CONFIG).is_file() and (not to.is_dir() or any(to.iterdir())):
         raise ZooError(f"{to}: exists and is no bundle; nothing was written\n  way out: another folder for --to")
+    place = str(store or run_dir)
     if not (run_dir / "config.yaml").is_file():
-        raise CheckpointError(f"{run_dir}: is no run's directory (it has no config.yaml)")
+        raise CheckpointError(f"{place}: is no run's directory (it has no config.yaml)")
     config = RunConfig.load(run_dir / "config.yaml")
     found = find_checkpoint(run_dir, checkpoint, store)
-    processor, notes = _processor(run_dir)
+    processor, notes = _processor(run_dir, place)
     model = build_model(config, processor.spec, fetch=False)
-    load_strictly(model.state_dict(), published_weights(found), str(found.folder))
+    load_strictly(model.state_dict(), published_weights(found), found.place)
     metrics = metrics_at(run_dir, found.step)
     write_bundle(
         to, config=config, processor=processor, model=model.to(torch.device("cpu")), metrics=metrics, notes=notes | {"checkpoint": f"step {found.step}"}
@@ -66,7 +67,7 @@ def metrics_at(run_dir: Path, step: int) -> dict[str, float]:
     return {name: float(value) for name, value in merged.items() if name.startswith(("validation/", "test/"))}
 
 
-def _processor(run_dir: Path) -> "tuple[Processor, dict[str, str]]":
+def _processor(run_dir: Path, place: str) -> "tuple[Processor, dict[str, str]]":
     """The run's own, from before its first step, and the notes on its data."""
     from zoo.data.agreement import kept_facts
     from zoo.data.processor import Processor
@@ -74,4 +75,4 @@ def _processor(run_dir: Path) -> "tuple[Processor, dict[str, str]]":
     for folder in (run_dir / "processor", run_dir / "bundle" / "processor"):
         if (folder / "processor.json").is_file():
             return Processor.load(folder), kept_facts(folder)["notes"]
-    raise CheckpointError(f"{run_dir}: keeps no processor/, without which no input can be prepared as in its training\n  way out: zoo train resume={run_dir}")
+    raise CheckpointError(f"{place}: keeps no processor/, without which no input can be prepared as in its training\n  way out: zoo train resume={place}")

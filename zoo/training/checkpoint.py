@@ -16,12 +16,10 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import threading
-import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,27 +28,31 @@ from torch import Tensor
 
 from zoo import __version__
 from zoo.errors import CheckpointError
-from zoo.layers.lora import merged
 from zoo.parallel.sharding import Piece
-from zoo.training.marker import MARKER, STATE, STEP, Files, marker_text, read_marker, step_name, wanted
-from zoo.training.store import Store, store_of
+from zoo.training.marker import DONE, FAILED, MARKER, STATE, STEP, files_of_others, marker_text, read_marker, step_name, wanted
 from zoo.training.tensors import read_pieces, write_tensors
 
 if TYPE_CHECKING:
     from zoo.training.remote import Remote
 
-DONE, FAILED = "done-", "failed-"
-"""What the other writers leave for the first."""
-
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files have been verified."""
+    """A checkpoint whose files have been verified.
+
+    Args:
+        folder: where its files are now.
+        step: after which it was made.
+        files: those of its names that were asked for.
+        state: JSON values.
+        place: where it lies, for people: in a store another than where its files are now.
+    """
 
     folder: Path
     step: int
     files: frozenset[str]
     state: dict[str, Any] = field(repr=False)
+    place: str
 
     def has(self, part: str) -> bool:
         return bool(self._files(part))
@@ -68,13 +70,14 @@ class Checkpoint:
         return [self.folder / name for name in sorted(self.files) if re.fullmatch(rf"{part}(\.\d+-of-\d+)?\.safetensors", name)]
 
 
-def open_checkpoint(folder: Path, *, verify: bool = True, parts: Collection[str] | None = None) -> Checkpoint:
+def open_checkpoint(folder: Path, *, verify: bool = True, parts: Collection[str] | None = None, place: str | None = None) -> Checkpoint:
     """Verify every byte against the marker.
 
     Args:
         folder: of the checkpoint.
         verify: hash the files; no, where another process of the job has just done it.
-        parts: tensors that are needed, of "model", "optimizer" and "ema"; None for all.
+        parts: tensors that are needed, of "model", "optimizer" and "ema"; None for all, () for the state alone.
+        place: for people; None for the folder.
 
     Raises:
         CheckpointError: with the file that is missing, cut short or changed.
@@ -91,7 +94,7 @@ def open_checkpoint(folder: Path, *, verify: bool = True, parts: Collection[str]
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes, {size} were written")
         if verify and file_digest(path) != sha256:
             raise CheckpointError(f"{path}: its contents have changed since it was written")
-    return Checkpoint(folder, step, frozenset(files), json.loads((folder / STATE).read_text()))
+    return Checkpoint(folder, step, frozenset(files), json.loads((folder / STATE).read_text()), place or str(folder))
 
 
 def file_digest(path: Path) -> str:
@@ -124,57 +127,6 @@ def newest_of(steps: Iterable[int], open_one: Callable[[int], Checkpoint], until
     return None, messages
 
 
-def find_checkpoint(run_dir: Path, which: str = "best", store: Store | None = None) -> Checkpoint:
-    """A checkpoint of a run. Where it lies in a store, what is downloaded is there for as long as the result is.
-
-    Args:
-        run_dir: of the run.
-        which: best, last, or a step.
-        store: that has the run's checkpoints; None looks where the run's config says.
-
-    Raises:
-        CheckpointError: with the steps that there are.
-    """
-    store = store or store_of(run_dir)
-    if store is None:
-        folders = step_folders(run_dir / "checkpoints")
-        return _find(run_dir, which, list(folders), lambda step: open_checkpoint(folders[step]))
-    from zoo.training.remote import Remote
-
-    folder = Path(tempfile.mkdtemp(prefix="zoo-"))
-    remote = Remote(store, folder, "find")
-    try:
-        found = _find(run_dir, which, store.steps(), lambda step: remote.open(step, ("model", "ema")))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
-    return found
-
-
-def _find(run_dir: Path, which: str, known: list[int], open_one: Callable[[int], Checkpoint]) -> Checkpoint:
-    if not known:
-        raise CheckpointError(f"{run_dir}: has no checkpoint yet\n  way out: zoo train resume={run_dir}")
-    steps = ", ".join(map(str, known))
-    if which.isdigit():
-        if int(which) not in known:
-            raise CheckpointError(f"{run_dir}: no checkpoint of step {which}; there are {steps} (trainer.keep_last and trainer.checkpoint_every decide)")
-        return open_one(int(which))
-    if which not in ("best", "last"):
-        raise CheckpointError(f"--checkpoint {which}: best, last, or one of {steps}")
-    newest, problems = newest_of(known, open_one)
-    if newest is None:
-        raise CheckpointError(f"{run_dir}: no checkpoint is complete\n" + "\n".join(f"  {problem}" for problem in problems))
-    best = newest.state["progress"]["best"]
-    return newest if which == "last" or best is None or best["step"] not in known else open_one(best["step"])
-
-
-def published_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The averaged weights where the run kept them, as its evaluations did; what has no average (counters) is the model's own. Adapters are merged."""
-    weights = checkpoint.tensors("model")
-    return merged(weights | checkpoint.tensors("ema") if checkpoint.has("ema") else weights)
-
-
 class Checkpointer:
     """Writes checkpoints beside the training.
 
@@ -193,7 +145,12 @@ class Checkpointer:
         self._last: int | None = None
         self._aside: dict[str, dict[str, Tensor]] = {}
         self._writer: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._error: CheckpointError | None = None
+
+    @property
+    def where(self) -> str:
+        """Of all of them, for people."""
+        return str(self.folder if self.remote is None else self.remote.store)
 
     def clean(self) -> None:
         """Remove what a killed process left half-written. Only before the run starts, by the rank that writes."""
@@ -207,7 +164,7 @@ class Checkpointer:
         """As ``newest_checkpoint``, wherever they are."""
         if self.remote is None:
             return newest_checkpoint(self.folder, until)
-        found = newest_of(self.remote.store.steps(), self.remote.open, until)
+        found = newest_of(self.remote.store.steps(), partial(self.remote.open, timeout=self.timeout), until)
         self._last = found[0].step if found[0] is not None else self._last
         return found
 
@@ -225,7 +182,7 @@ class Checkpointer:
 
     def place(self, step: int) -> str:
         """For people."""
-        return str(self.folder / step_name(step)) if self.remote is None else f"{self.remote.store}/{step_name(step)}"
+        return f"{self.where}/{step_name(step)}"
 
     def release(self) -> None:
         """What was opened has been read, by all processes."""
@@ -264,19 +221,14 @@ class Checkpointer:
         """Until the last checkpoint is on disk.
 
         Raises:
-            CheckpointError: it could not be written; those before it are intact.
+            CheckpointError: it could not be written, and those before it are intact; or it is complete, and older ones could not be removed.
         """
         if self._writer is not None:
             self._writer.join()
             self._writer = None
         if self._error is not None:
             error, self._error = self._error, None
-            kept = list(step_folders(self.folder)) if self.remote is None else [self._last] if self._last is not None else []
-            place, mend = (self.folder, "make room") if self.remote is None else (self.remote.store, "mend the store")
-            raise CheckpointError(
-                f"{place}: the checkpoint could not be written ({error})\n"
-                f"  the last complete one is {step_name(kept[-1]) if kept else 'none'}; {mend}, then go on with: zoo train resume={self.folder.parent}"
-            ) from error
+            raise error
 
     @staticmethod
     def _copy(aside: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -296,11 +248,29 @@ class Checkpointer:
             else:
                 place: dict[str, Any] = {"rank": self.rank, "writers": self.writers, "number": self._saves, "timeout": self.timeout}
                 self.remote.write(step, self._aside, state, pieces=pieces, **place)
-                self._last = step
-            if not self.rank:
-                self._retire(kept)
         except Exception as error:  # noqa: BLE001 - handed to the training thread, which raises it
-            self._error = error
+            mend = "make room" if self.remote is None else "mend the store"
+            self._fail(f"the checkpoint could not be written ({error})\n  {self._complete()}; {mend}, then go on", error)
+            return
+        if self.rank:  # whether it is complete knows the first one
+            return
+        self._last = step
+        try:
+            self._retire(kept)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(f"{step_name(step)} is complete, but older ones could not be removed ({error})\n  once they can be, go on", error)
+
+    def _fail(self, problem: str, error: Exception) -> None:
+        """What ``wait`` raises."""
+        self._error = CheckpointError(f"{self.where}: {problem} with: zoo train resume={self.folder.parent}")
+        self._error.__cause__ = error
+
+    def _complete(self) -> str:
+        """What is known to be complete without asking a store that has just failed."""
+        if self.remote is not None and self.rank:
+            return "those before it are as they were"
+        last = self._last if self.remote is not None else max(step_folders(self.folder), default=None)
+        return f"the last complete one is {step_name(last) if last is not None else 'none'}"
 
     def _write_here(self, step: int, state: str, pieces: dict[str, Piece]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -315,7 +285,9 @@ class Checkpointer:
                 write_text(fresh / f"{DONE}{self.rank}.part", json.dumps(written))
                 (fresh / f"{DONE}{self.rank}.part").rename(fresh / f"{DONE}{self.rank}")
                 return
-            written |= self._others(fresh)
+            written |= files_of_others(self.writers, partial(_read, fresh), timeout=self.timeout, pause=0.02)
+            for other in range(1, self.writers):
+                (fresh / f"{DONE}{other}").unlink()
             written[STATE] = write_text(fresh / STATE, state)
             write_text(fresh / MARKER, marker_text(step, written))
             sync_folder(fresh)
@@ -330,22 +302,6 @@ class Checkpointer:
                 shutil.rmtree(fresh, ignore_errors=True)
             raise
 
-    def _others(self, fresh: Path) -> Files:
-        """Wait for the other writers' files. They meet in the file system: a collective here would get between those of the training."""
-        written: Files = {}
-        deadline = time.monotonic() + self.timeout
-        for rank in range(1, self.writers):
-            done, failed = fresh / f"{DONE}{rank}", fresh / f"{FAILED}{rank}"
-            while not done.exists():
-                if failed.exists():
-                    raise OSError(f"rank {rank}: {failed.read_text(encoding='utf-8')}")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"rank {rank} has not written its part within {self.timeout:.0f} s")
-                time.sleep(0.01)
-            written |= {name: (size, sha256) for name, (size, sha256) in json.loads(done.read_text()).items()}
-            done.unlink()
-        return written
-
     def _retire(self, kept: set[int | None]) -> None:
         if self.remote is not None:
             self.remote.retire(self.keep_last, kept)
@@ -354,6 +310,11 @@ class Checkpointer:
         for step in list(folders)[: -self.keep_last]:
             if step not in kept:
                 discard(folders[step])
+
+
+def _read(fresh: Path, name: str) -> bytes | None:
+    """What another writer has left for this save."""
+    return (fresh / name).read_bytes() if (fresh / name).exists() else None
 
 
 def discard(folder: Path) -> None:

@@ -17,8 +17,9 @@ from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header, renamed
 from zoo.model import Model
 from zoo.prefixes import longest, under
-from zoo.training.checkpoint import find_checkpoint, open_checkpoint, published_weights
+from zoo.training.checkpoint import open_checkpoint
 from zoo.training.marker import MARKER
+from zoo.training.published import find_checkpoint, published_weights
 from zoo.training.store import store_of
 from zoo.training.tensors import read_tensors
 
@@ -131,7 +132,7 @@ def published(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise CheckpointError(f"{path}: holds no weights: neither a bundle nor a complete checkpoint")
     checkpoint = open_checkpoint(path) if (path / MARKER).is_file() else find_checkpoint(path)
     averaged = " with the averages of ema.safetensors" if checkpoint.has("ema") else ""
-    return f"{checkpoint.folder / 'model.safetensors'}{averaged}", published_weights(checkpoint)
+    return f"{checkpoint.place}/model.safetensors{averaged}", published_weights(checkpoint)
 
 
 # --- what rows stand for ------------------------------------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from zoo.errors import CheckpointError
 from zoo.parallel.sharding import Piece
-from zoo.training.checkpoint import DONE, FAILED, Checkpoint, open_checkpoint
-from zoo.training.marker import MARKER, STATE, Files, marker_text, step_name
-from zoo.training.store import Store, attached, told
+from zoo.training.checkpoint import Checkpoint, open_checkpoint
+from zoo.training.marker import DONE, FAILED, MARKER, STATE, Files, files_of_others, marker_text, step_name
+from zoo.training.store import Store, StoreError, attached, has, told
 from zoo.training.tensors import write_stream
 
 FETCHED, FETCHING = ".fetched-", ".fetching-"
@@ -47,13 +47,15 @@ class Remote:
 
         Args:
             step: of the checkpoint.
-            parts: tensors that are needed; None for all.
+            parts: tensors that are needed; None for all, () for the state alone.
             timeout: seconds that a process waits for the one that downloads.
 
         Raises:
             CheckpointError: where it is not complete, or damaged.
+            StoreError: where the store does not answer, or another process does not get to the end of it.
         """
-        name = f"{step_name(step)}-{self.session}" + "".join(f"-{part}" for part in sorted(parts or ()))
+        what = "all" if parts is None else "-".join(["state", *sorted(parts)])
+        name = f"{step_name(step)}-{self.session}-{what}"
         folder, fresh = self.scratch / f"{FETCHED}{name}", self.scratch / f"{FETCHING}{name}"
         self.scratch.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + timeout
@@ -62,16 +64,19 @@ class Remote:
                 fresh.mkdir()
             except FileExistsError:  # another process is at it
                 if time.monotonic() > deadline:
-                    raise CheckpointError(f"{self.store}/{step_name(step)}: was not downloaded within {timeout:.0f} s") from None
+                    raise StoreError(f"{self.store}/{step_name(step)}: was not downloaded within {timeout:.0f} s") from None
                 time.sleep(0.05)
                 continue
+            if folder.exists():  # it has just got to its end
+                fresh.rmdir()
+                break
             try:
                 self.store.fetch(step, fresh, parts)
                 fresh.rename(folder)
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
-        return open_checkpoint(folder, verify=False, parts=parts)  # every byte has been compared
+        return open_checkpoint(folder, verify=False, parts=parts, place=f"{self.store}/{step_name(step)}")  # every byte has been compared
 
     def release(self) -> None:
         """What was downloaded is not needed any more. Tensors that are mapped from it live on."""
@@ -107,8 +112,8 @@ class Remote:
         system, root = self.store.connect()
         folder, mine = f"{root}/{step_name(step)}", f"{self.session}-{number}"
         try:
-            system.makedirs(folder, exist_ok=True)
-            if not rank and system.exists(f"{folder}/{MARKER}"):  # of a step that the run went back behind
+            make_folder(system, folder)
+            if not rank and has(system, f"{folder}/{MARKER}"):  # of a step that the run went back behind
                 system.rm_file(f"{folder}/{MARKER}")
             written: Files = {}
             suffix = f".{rank:05d}-of-{writers:05d}" if writers > 1 else ""
@@ -118,26 +123,35 @@ class Remote:
             if rank:
                 system.pipe_file(f"{folder}/{DONE}{rank}.{mine}", json.dumps(written).encode())
                 return
-            for other in range(1, writers):
-                written |= _written_by(system, folder, other, mine, timeout)
+            written |= files_of_others(writers, partial(_read, system, folder, mine), timeout=timeout, pause=1)
             written[STATE] = send(system, f"{folder}/{STATE}", state.encode())
             for name, path in attached(self.run_dir).items():
                 system.makedirs(f"{folder}/{name}".rpartition("/")[0], exist_ok=True)
                 written[name] = send(system, f"{folder}/{name}", path.read_bytes())
-            self.store.check_written(system, folder, written)
+            check_sent(system, folder, written)
             system.pipe_file(f"{folder}/{MARKER}", marker_text(step, written).encode())
-            for other in range(1, writers):
-                system.rm_file(f"{folder}/{DONE}{other}.{mine}")
         except BaseException as error:
             if rank:
                 with suppress(Exception):  # the store may be what has failed; the first process then waits in vain, and says so
                     system.pipe_file(f"{folder}/{FAILED}{rank}.{mine}", told(error).encode())
             raise
+        for other in range(1, writers):
+            with suppress(Exception):  # the checkpoint is complete; what is left here goes with it, and no other start reads it
+                system.rm_file(f"{folder}/{DONE}{other}.{mine}")
 
     def retire(self, keep_last: int, kept: Collection[int | None]) -> None:
         for step in self.store.steps()[:-keep_last]:
             if step not in kept:
                 self.store.remove(step)
+
+
+def make_folder(system: Any, path: str) -> None:
+    """Several processes may be at it: most protocols look first and then make, and fail where another was quicker."""
+    try:
+        system.makedirs(path, exist_ok=True)
+    except Exception:
+        if not has(system, path):
+            raise
 
 
 def send(system: Any, path: str, data: bytes) -> tuple[int, str]:
@@ -146,18 +160,20 @@ def send(system: Any, path: str, data: bytes) -> tuple[int, str]:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def _written_by(system: Any, folder: str, rank: int, mine: str, timeout: float) -> Files:
-    """What another process has sent, once it says so in the store: it may be on another machine."""
-    deadline, pause = time.monotonic() + timeout, 0.02
-    while True:
-        system.invalidate_cache()
-        if system.exists(f"{folder}/{DONE}{rank}.{mine}"):
-            with suppress(ValueError):  # not all of it is there yet
-                found = json.loads(system.cat_file(f"{folder}/{DONE}{rank}.{mine}"))
-                return {name: (size, sha256) for name, (size, sha256) in found.items()}
-        if system.exists(f"{folder}/{FAILED}{rank}.{mine}"):
-            raise OSError(f"rank {rank}: {system.cat_file(f'{folder}/{FAILED}{rank}.{mine}').decode()}")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"rank {rank} has not sent its part within {timeout:.0f} s")
-        time.sleep(pause)
-        pause = min(1.0, pause * 1.5)
+def check_sent(system: Any, folder: str, files: Files) -> None:
+    """What the store says that it has, before the marker is written.
+
+    Raises:
+        OSError: for a file of another size.
+    """
+    system.invalidate_cache()
+    for name, (size, _) in files.items():
+        found = system.info(f"{folder}/{name}")["size"]
+        if found != size:
+            raise OSError(f"{name}: the store has {found} bytes, {size} were sent")
+
+
+def _read(system: Any, folder: str, mine: str, name: str) -> bytes | None:
+    """What another process, which may be on another machine, has left for this save."""
+    path = f"{folder}/{name}.{mine}"
+    return bytes(system.cat_file(path)) if has(system, path) else None

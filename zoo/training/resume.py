@@ -9,11 +9,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from zoo.config import RunConfig
+from zoo.config import RunConfig, read_yaml
 from zoo.errors import ConfigError
 from zoo.settings import BatchStatistics
+from zoo.training.logging import LOG_FILE, read_rows
 from zoo.training.marker import STEP
-from zoo.training.store import Store
+from zoo.training.store import Store, is_url, run_files
 
 
 class Change(StrEnum):
@@ -98,6 +99,8 @@ CHANGES: dict[str, Change] = {
     "callback": Change.ASKED,
 }
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
+BEGINNING = ("init", "init_skip")
+"""Free once a run has begun; but runs that began otherwise are others."""
 SPLIT = ("trainer.accumulate", "parallel.processes")
 """How a batch is split: no number depends on it, but for statistics that each part has of its own."""
 
@@ -124,7 +127,7 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
     """
     file = run_dir / "config.yaml"
     if not file.is_file():
-        raise ConfigError("resume", f"{run_dir} holds no config.yaml, so it is no run directory")
+        raise ConfigError("resume", f"{config.run.resume or run_dir} holds no config.yaml, so it is no run directory")
     before, place = RunConfig.load(file), config.run.resume or run_dir
     changed = differences(before, config)
     length_matters = "horizon" in _schedule_wires(config)
@@ -142,7 +145,8 @@ def accept_resume(config: RunConfig, run_dir: Path) -> None:
         ]
         ways = [f"leave them as they were: zoo train resume={place}"]
         if fixed:
-            ways.append(f"begin anew: zoo train rerun={place} with the changes; init={place} starts from its weights")
+            weights = f"zoo export {place} --to FOLDER, then init=FOLDER" if is_url(str(place)) else f"init={place}"
+            ways.append(f"begin anew: zoo train rerun={place} with the changes; {weights} starts from its weights")
         else:
             ways.append(f"say that they may change: allow=[{','.join(sorted({*asked, *config.run.allow}))}]")
         raise ConfigError("resume", f"the run in {place} goes on with another config:{''.join(lines)}", *ways)
@@ -159,20 +163,49 @@ def steps_done(config: RunConfig, run_dir: Path) -> list[int]:
 
 
 def check_place(before: RunConfig, after: RunConfig, run_dir: Path) -> None:
-    """A run whose checkpoints are to be found in another place finds them there.
+    """A run whose checkpoints are to be found in another place finds them there, and no others.
 
     Raises:
-        ConfigError: where it would begin anew.
+        ConfigError: where it would begin anew, or go on from those of another run.
     """
-    old, new = before.trainer.checkpoint_to, after.trainer.checkpoint_to
-    if old == new or steps_done(after, run_dir) or not steps_done(before, run_dir):
+    old, new, place = before.trainer.checkpoint_to, after.trainer.checkpoint_to, after.run.resume or run_dir
+    if old == new:
+        return
+    if steps_done(after, run_dir):
+        if new is not None and (other := _another_run(before, run_dir, new)):
+            raise ConfigError(
+                "trainer.checkpoint_to",
+                f"{new} holds checkpoints of another run ({other}): this one would go on from them, and remove them",
+                f"go on with that run: zoo train resume={new}",
+                f"leave the place as it was: zoo train resume={place}",
+            )
+        return
+    if not steps_done(before, run_dir):
         return
     raise ConfigError(
         "trainer.checkpoint_to",
         f"{new} holds no checkpoint of this run; they are in {old or run_dir / 'checkpoints'}",
         "copy them there",
-        f"leave the place as it was: zoo train resume={run_dir}",
+        f"leave the place as it was: zoo train resume={place}",
     )
+
+
+def _another_run(own: RunConfig, run_dir: Path, url: str) -> str | None:
+    """What shows that the checkpoints in a store are of another run than the one in a directory; None where nothing does.
+
+    The first row of a log decides where both have one: it has times, in which equal runs differ, and outlasts changes that were allowed.
+    """
+    with run_files(url) as files:
+        if not (files / "config.yaml").is_file():
+            return "without a config.yaml"
+        first, begun = (next(iter(read_rows(folder / LOG_FILE)), None) for folder in (files, run_dir))
+        if first and first == begun:
+            return None
+        theirs = RunConfig.from_dict(read_yaml(files / "config.yaml"), lambda _: f"{url}, config.yaml")
+        for key, (here, there) in differences(own, theirs).items():
+            if key in BEGINNING or change_of(key) is not Change.FREE:
+                return f"{key} is {there} there, {here} here"
+    return "its log begins with another row" if first and begun else None
 
 
 def check_end(config: RunConfig, run_dir: Path) -> None:
@@ -182,10 +215,10 @@ def check_end(config: RunConfig, run_dir: Path) -> None:
         ConfigError: with the steps done.
     """
     if config.trainer.max_steps is not None:
-        refuse_past_end(run_dir, max(steps_done(config, run_dir), default=0), config.trainer.max_steps)
+        refuse_past_end(config.run.resume or run_dir, max(steps_done(config, run_dir), default=0), config.trainer.max_steps)
 
 
-def refuse_past_end(run_dir: Path, done: int, total: int) -> None:
+def refuse_past_end(run_dir: Path | str, done: int, total: int) -> None:
     """Raises:
     ConfigError: where more steps are done than the run has.
     """

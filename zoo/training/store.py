@@ -1,4 +1,4 @@
-"""A run's checkpoints at a URL: S3, GCS, Azure, SFTP, FTP, WebDAV and whatever else fsspec speaks to. Imports no torch.
+"""A run's checkpoints at a URL: S3, GCS, Azure, SFTP, FTP and whatever else fsspec can write to. Imports no torch.
 
     s3://bucket/runs/x/step_00000120/   model.safetensors  optimizer.safetensors  state.json  run/config.yaml  run/log.jsonl  run/processor/...  complete.json
 
@@ -19,7 +19,7 @@ from typing import Any
 from zoo.config import read_yaml
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
 from zoo.settings import check_address
-from zoo.training.marker import MARKER, RUN, STEP, Files, read_marker, step_name, wanted
+from zoo.training.marker import MARKER, RUN, STEP, read_marker, step_name, wanted
 
 OPTION = "trainer.checkpoint_to"
 ATTACHED = ("config.yaml", "overrides.yaml", "init.json", "log.jsonl")
@@ -71,7 +71,7 @@ class Store:
         from fsspec.core import url_to_fs
 
         check_protocol(self.url)
-        system, root = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False)
+        system, root = url_to_fs(self.url, skip_instance_cache=True)  # no other option: some protocols hand what they do not know to their client
         return system, root.rstrip("/")
 
     @contextmanager
@@ -93,7 +93,7 @@ class Store:
     def steps(self) -> list[int]:
         """Of the checkpoints with a marker, oldest first."""
         with self.connected("listed") as (system, root):
-            return [step for step in sorted(_folders(system, root)) if system.exists(f"{root}/{step_name(step)}/{MARKER}")]
+            return [step for step in sorted(_folders(system, root)) if has(system, f"{root}/{step_name(step)}/{MARKER}")]
 
     def check_new(self) -> None:
         """Whether a new run can put its checkpoints here; writes and removes a small file, so that it is known before the first step.
@@ -122,15 +122,16 @@ class Store:
         """Remove what a killed process left without a marker. Only before a run starts, by its first process."""
         with self.connected("cleaned up") as (system, root):
             for step in _folders(system, root):
-                if not system.exists(f"{root}/{step_name(step)}/{MARKER}"):
+                if not has(system, f"{root}/{step_name(step)}/{MARKER}"):
                     system.rm(f"{root}/{step_name(step)}", recursive=True)
 
     def remove(self, step: int) -> None:
         """The marker first, so that one that is half gone is no checkpoint."""
         system, root = self.connect()
         folder = f"{root}/{step_name(step)}"
-        if system.exists(f"{folder}/{MARKER}"):
+        if has(system, f"{folder}/{MARKER}"):
             system.rm_file(f"{folder}/{MARKER}")
+        system.invalidate_cache()
         system.rm(folder, recursive=True)
 
     # --- reading ----------------------------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class Store:
         where = f"{self.url}/{step_name(step)}"
         with self.connected("read") as (system, root):
             folder = f"{root}/{step_name(step)}"
-            if not system.exists(f"{folder}/{MARKER}"):
+            if not has(system, f"{folder}/{MARKER}"):
                 raise CheckpointError(f"{where}: not complete (it has no {MARKER})")
             marker = system.cat_file(f"{folder}/{MARKER}")
             _, files = read_marker(marker, where)
@@ -159,7 +160,7 @@ class Store:
                     continue
                 target = into / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if not system.exists(f"{folder}/{name}"):
+                if not has(system, f"{folder}/{name}"):
                     raise CheckpointError(f"{where}/{name}: missing")
                 system.get_file(f"{folder}/{name}", str(target))
                 if target.stat().st_size != size:
@@ -169,20 +170,19 @@ class Store:
                         raise CheckpointError(f"{where}/{name}: its contents have changed since it was written")
             (into / MARKER).write_bytes(marker)
 
-    def check_written(self, system: Any, folder: str, files: Files) -> None:
-        """What the store says that it has, before the marker is written.
-
-        Raises:
-            OSError: for a file of another size.
-        """
-        for name, (size, _) in files.items():
-            found = system.info(f"{folder}/{name}")["size"]
-            if found != size:
-                raise OSError(f"{name}: the store has {found} bytes, {size} were sent")
-
 
 def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def has(system: Any, path: str) -> bool:
+    """Whether a file is there now, whatever was listed before. A dead line is an error; fsspec's own ``exists`` takes it for a file that is missing."""
+    system.invalidate_cache()
+    try:
+        system.info(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _folders(system: Any, root: str) -> list[int]:

@@ -69,8 +69,9 @@ def write_stream(file: Any, tensors: Mapping[str, Tensor], pieces: Mapping[str, 
         for start in range(0, len(block), CHUNK):
             piece = block[start : start + CHUNK]
             digest.update(piece)
-            while len(piece):  # a raw write may take less than it was given
-                piece = piece[file.write(piece) :]
+            while len(piece):  # a raw write may take less than it was given; paramiko's says nothing, and takes all
+                taken = file.write(piece)
+                piece = piece[len(piece) if taken is None else taken :]
     return 8 + len(head) + offset, digest.hexdigest()
 
 

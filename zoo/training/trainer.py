@@ -341,7 +341,7 @@ class Trainer:
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: the next step is the one that an uninterrupted run would have made."""
         self.load_weights(checkpoint)
-        self.optimizer_state.restore(checkpoint.tensors("optimizer", self.step.pieces), checkpoint.state["optimizer"], str(checkpoint.folder))
+        self.optimizer_state.restore(checkpoint.tensors("optimizer", self.step.pieces), checkpoint.state["optimizer"], checkpoint.place)
         self.progress = Progress.from_dict(checkpoint.state["progress"])
         if "faults" in checkpoint.state:
             self.step.faults.load_state_dict(checkpoint.state["faults"])
@@ -362,7 +362,7 @@ class Trainer:
         step = self.group.share(found.step if found else None)
         if step is None:
             raise CheckpointError(
-                f"{reason}: there is no complete checkpoint in {self.checkpointer.folder} to go back to\n"
+                f"{reason}: there is no complete checkpoint in {self.checkpointer.where} to go back to\n"
                 "  way out: trainer.non_finite=skip, trainer.on_spike=skip"
             ) from reason
         checkpoint = found or self.checkpointer.open(step, verify=False)  # rank 0 has read every byte
@@ -383,10 +383,10 @@ class Trainer:
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """The model's and the averaged ones; an average that begins only now begins from the model's."""
         weights = checkpoint.tensors("model", self.step.pieces)
-        load_strictly(local_state(self.model), weights, f"{checkpoint.folder}/model.safetensors")
+        load_strictly(local_state(self.model), weights, f"{checkpoint.place}/model.safetensors")
         if self.step.ema is not None:
             averages = checkpoint.tensors("ema", self.step.pieces) if checkpoint.has("ema") else {name: weights[name] for name in self.step.ema.average}
-            load_strictly(self.step.ema.state_dict(), averages, f"{checkpoint.folder}/ema.safetensors")
+            load_strictly(self.step.ema.state_dict(), averages, f"{checkpoint.place}/ema.safetensors")
 
 
 def _due(step: int, every: int | None, epoch_ends: bool) -> bool:

@@ -18,7 +18,8 @@ from zoo.model import Model
 from zoo.settings import LoraSettings
 from zoo.specs import ClassTarget, DataSpec, ImageInput, TextInput
 from zoo.structs import Values
-from zoo.training.checkpoint import newest_checkpoint, published_weights
+from zoo.training.checkpoint import newest_checkpoint
+from zoo.training.published import published_weights
 from zoo.training.tensors import load_strictly
 
 IMAGES = DataSpec(inputs=(ImageInput(name="image", channels=3, height=32, width=32),), targets=(ClassTarget(name="label", labels=tuple("0123456789")),))

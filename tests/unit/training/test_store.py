@@ -1,7 +1,7 @@
 """R4, R5: checkpoints in a store that has no rename. fsspec's own ``memory://``; a real server: tests/e2e/test_store_server.py."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from tests.unit.training.test_resume import everything, stop_at
 from zoo.compose import Composer
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError
+from zoo.hub.export import export_run
 from zoo.parallel.sharding import Piece
 from zoo.settings_checks import check_store
-from zoo.training.checkpoint import Checkpointer, find_checkpoint
+from zoo.training.checkpoint import Checkpointer
+from zoo.training.published import find_checkpoint
 from zoo.training.remote import Remote
 from zoo.training.resume import accept_resume
 from zoo.training.store import Store, StoreError, run_files
@@ -26,13 +28,7 @@ URL = "memory://bucket/x"
 MEMORY = MemoryFileSystem.store
 
 
-@pytest.fixture(autouse=True)
-def empty() -> Iterator[None]:
-    MEMORY.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
-    yield
-    MEMORY.clear()
-    MemoryFileSystem.pseudo_dirs[:] = [""]
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 
 def writer(folder: Path, keep_last: int = 2, session: str = "one", **place: Any) -> Checkpointer:
@@ -243,6 +239,108 @@ def test_a_place_that_is_taken_is_refused_and_another_that_is_empty_too(tmp_path
     with pytest.raises(ConfigError, match=r"memory://bucket/y holds no checkpoint of this run; they are in memory://bucket/x"):
         accept_resume(compose("trainer.checkpoint_to=memory://bucket/y"), tmp_path)
     accept_resume(before, tmp_path)
+
+
+ROW = '{"step": 1, "time": 0.25, "train/loss": 2.5}\n'
+
+
+@pytest.mark.parametrize(
+    ("theirs", "row", "message"),
+    [
+        (["seed=1"], "", "seed is 1 there, 0 here"),
+        (["model/encoder=mlp_tiny"], ROW.replace("0.25", "0.26"), "model.encoder"),
+        (["init=other"], "", "init is other there, None here"),
+        ([], ROW.replace("0.25", "0.26"), "its log begins with another row"),
+        (["trainer.max_steps=9", "data.workers=2"], "", None),
+        ([], ROW, None),
+        (["optimizer.lr=0.5"], ROW, None),  # changed since, as allowed
+    ],
+)
+def test_a_place_that_holds_another_run_is_refused(tmp_path: Path, theirs: list[str], row: str, message: str | None) -> None:
+    """R4, R22: the run would go on from the other one's tensors, and then remove its checkpoints. Its own, copied, are accepted."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "checkpoints" / "step_00000005").mkdir(parents=True)
+    there.mkdir()
+    compose().save(here / "config.yaml")
+    (here / "log.jsonl").write_text(ROW)
+    compose(f"trainer.checkpoint_to={URL}", *theirs).save(there / "config.yaml")
+    (there / "log.jsonl").write_text(row)
+    save(writer(there), 5)
+    before = (here / "config.yaml").read_text()
+    after = compose(f"trainer.checkpoint_to={URL}")
+    if message is None:
+        accept_resume(after, here)
+        assert RunConfig.load(here / "config.yaml") == after
+        return
+    with pytest.raises(ConfigError, match=rf"(?s)trainer.checkpoint_to: memory://bucket/x holds checkpoints of another run \({message}.*resume={here}"):
+        accept_resume(after, here)
+    assert (here / "config.yaml").read_text() == before
+    assert Store(URL).steps() == [5]
+
+
+def test_checkpoints_without_a_config_are_of_no_known_run(tmp_path: Path) -> None:
+    compose().save(tmp_path / "config.yaml")
+    save(writer(tmp_path / "there"), 5)
+    with pytest.raises(ConfigError, match=r"holds checkpoints of another run \(without a config.yaml"):
+        accept_resume(compose(f"trainer.checkpoint_to={URL}"), tmp_path)
+
+
+def test_messages_show_the_place_that_was_given(tmp_path: Path) -> None:
+    """No folder that is gone with the command, and no way out that does not exist."""
+    begun = compose(f"trainer.checkpoint_to={URL}", "schedule=constant")
+    begun.save(tmp_path / "config.yaml")
+    save(writer(tmp_path), 5)
+
+    def again(**trainer: Any) -> RunConfig:
+        tree = begun.to_dict()
+        return RunConfig.from_dict({**tree, "resume": URL, "trainer": {**tree["trainer"], **trainer}})
+
+    with run_files(URL) as files:
+        with pytest.raises(CheckpointError, match=r"^memory://bucket/x: no checkpoint of step 9; there are 5"):
+            export_run(files, tmp_path / "bundle", checkpoint="9", store=Store(URL))
+        with pytest.raises(CheckpointError, match=r"^memory://bucket/x: keeps no processor/.*\n.*resume=memory://bucket/x$"):
+            export_run(files, tmp_path / "bundle", store=Store(URL))
+        with pytest.raises(ConfigError, match=r"zoo export memory://bucket/x --to FOLDER, then init=FOLDER starts from its weights"):
+            accept_resume(again(freeze=["encoder"]), files)
+        for change in ({"max_steps": 3}, {"checkpoint_to": "memory://bucket/y"}):
+            with pytest.raises(ConfigError, match="memory://bucket/x") as error:
+                accept_resume(again(**change), files)
+            assert str(files.parent) not in str(error.value)
+    with pytest.raises(CheckpointError, match=f"^{tmp_path}: no checkpoint of step 9"):
+        find_checkpoint(tmp_path, "9")
+    assert find_checkpoint(tmp_path).place == f"{URL}/step_00000005"
+    assert (writer(tmp_path).where, Checkpointer(tmp_path, 1).where) == (URL, str(tmp_path))
+
+
+def save_best(folder: Path, *best: int | None) -> None:
+    """Steps 1, 2 ..., and which one was the best after each."""
+    compose(f"trainer.checkpoint_to={URL}").save(folder / "config.yaml")
+    target = writer(folder, len(best))
+    for step, known in enumerate(best, 1):
+        tensors = {part: {"a": torch.full((3,), float(step))} for part in ("model", "optimizer", "ema")}
+        target.save(step, tensors, {"progress": {"best": {"step": known, "value": 1.0} if known else None}}, best=known)
+    target.wait()
+
+
+@pytest.mark.parametrize(("best", "used"), [(1, 1), (3, 3), (None, 3), (9, 3)])
+def test_one_model_comes_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int | None, used: int) -> None:
+    """Which one is the best says the newest one's state."""
+    save_best(tmp_path, best, best, best)
+    sent: list[str] = []
+    get_file = MemoryFileSystem.get_file
+    monkeypatch.setattr(MemoryFileSystem, "get_file", lambda self, path, *rest, **more: (sent.append(path), get_file(self, path, *rest, **more)))
+    assert find_checkpoint(tmp_path).tensors("ema")["a"][0] == used
+    assert [path.rpartition("step_")[2] for path in sent if "state" not in path] == [f"0000000{used}/{name}.safetensors" for name in ("model", "ema")]
+
+
+def test_the_newest_is_damaged_and_the_best_is_not_lost(tmp_path: Path) -> None:
+    """R5."""
+    save_best(tmp_path, 1, 1, 3)
+    MEMORY["/bucket/x/step_00000003/model.safetensors"].truncate(9)
+    assert find_checkpoint(tmp_path).step == 1
+    assert find_checkpoint(tmp_path, "last").step == 2
+    MEMORY["/bucket/x/step_00000003/state.json"].truncate(9)
+    assert find_checkpoint(tmp_path).step == 1
 
 
 @pytest.mark.parametrize(
