@@ -1,6 +1,6 @@
 """Peak memory of real steps of a 12-block Transformer, against ``zoo plan``'s prediction.
 
-    python tools/memory_table.py [--cases none,selective,full,ddp2,fsdp2,fsdp4] [--dim 256] [--batch 32] [--length 128] [--depth 12] [--steps 2]
+    python tools/memory_table.py [--cases "none;selective;full;ddp2;fsdp2;fsdp4"] [--dim 256] [--batch 32] [--length 128] [--depth 12] [--steps 2]
 
 A text classifier on rows of ``--length`` bytes, ``--batch`` rows a process; at the default sizes 1 to 2 GB, of which activations are most. One process
 with trainer.recompute none, selective and full; DDP on 2 and FSDP2 on 2 and 4 processes, each process measured by itself, the largest told.
@@ -105,11 +105,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=2, help="the last one is measured; the optimizer's states come with the first")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
+    cases = options.cases.split(";")
+    if unknown := [case for case in cases if case not in CASES]:
+        parser.error(f"--cases: {', '.join(unknown)}; there are {'; '.join(CASES)}")
     from tests.processes import run_ranks
 
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler's remarks
     rows, problems = [], []
-    for case in options.cases.split(";"):
+    for case in cases:
         world, more = CASES[case]
         with tempfile.TemporaryDirectory() as folder:
             batch = options.batch * world

@@ -204,6 +204,9 @@ def text_of(tree: dict[str, Any], made: "Plan", with_sources: bool) -> str:
         table([[f"  {name}", size_of(size), f"{100 * size / total:.0f} %"] for name, size in memory.items() if size and name != "total"]),
         "",
     ]
+    if compared := tree["comparison"]:
+        twice = "; each micro-batch runs forward twice" if compared["forward_passes"] > 1 else ""
+        lines += [f"of it for the loss, which compares all {compared['rows']:,} rows on every device: {size_of(compared['peak_bytes'])} at most{twice}", ""]
     if tree["communication_bytes"]:
         rows = [
             [f"  {entry['collective']} of {entry['of']}", entry["between"], entry["devices"], entry["when"], entry["calls"], size_of(entry["bytes"])]

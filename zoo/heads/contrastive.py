@@ -80,7 +80,9 @@ class ContrastiveHead(nn.Module):
         """``vectors`` B 2 D of length 1, and what the loss needs besides, as columns: ``scale`` B, with loss=sigmoid ``bias`` B."""
         assert features.tokens is not None, "the spec says that there are tokens"
         vectors = F.normalize(widen(features.tokens), dim=-1)
-        scale = widen(self.log_scale).clamp(max=log(LARGEST)).exp()
+        free = widen(self.log_scale)
+        # The value stops at the cap and the gradient does not: one that stopped as well would leave the parameter there for good.
+        scale = (free + (free.clamp(max=log(LARGEST)) - free).detach()).exp()
         columns = {"scale": scale} if self.bias is None else {"scale": scale, "bias": widen(self.bias)}
         return {"vectors": vectors} | {name: value.expand(len(vectors)) for name, value in columns.items()}
 

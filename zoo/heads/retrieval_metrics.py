@@ -21,7 +21,8 @@ class RetrievalMetrics:
     """``recall@k``, ``median_rank`` and ``mrr`` of each input as the query and the other as the answer, over every row of the split.
 
     An answer is any row of the same thing. Its rank is that of the best of them: 1 + wrong rows with a higher cosine + half of those with the same
-    one, so that a model that tells nothing apart gets the middle of the split, not its top. Figures without a direction are the mean of both.
+    one, so that a model that tells nothing apart gets the middle of the split, not its top. Figures without a direction are the mean of both. Where a
+    vector is not finite there is no rank, and the figures are NaN, which is worse than any number.
 
     Args:
         target: its name.
@@ -48,17 +49,22 @@ class RetrievalMetrics:
         figures: dict[str, float] = {}
         directions = {f"{self.parts[query]}_to_{self.parts[1 - query]}": ranks(vectors[:, query], vectors[:, 1 - query], pairs) for query in (0, 1)}
         for direction, rank in directions.items():
-            figures |= {f"{direction}_recall@{k}": float((rank <= k).double().mean()) for k in self.k}
+            figures |= {f"{direction}_recall@{k}": recall(rank, k) for k in self.k}
             figures[f"{direction}_median_rank"] = float(rank.quantile(0.5)) if len(rank) else float("nan")
         both = torch.cat(list(directions.values()))
-        return {f"recall@{k}": float((both <= k).double().mean()) for k in self.k} | {"mrr": float((1 / both).mean())} | figures
+        return {f"recall@{k}": recall(both, k) for k in self.k} | {"mrr": float((1 / both).mean())} | figures
 
     def tables(self) -> dict[str, Any]:
         return {}
 
 
+def recall(rank: Tensor, k: int) -> float:
+    """The share of ranks up to ``k``; NaN where one of them is."""
+    return float(torch.where(rank.isnan(), rank, (rank <= k).to(rank)).mean())
+
+
 def ranks(queries: Tensor, answers: Tensor, pairs: Tensor) -> Tensor:
-    """S float64: the rank of each query's best right answer.
+    """S float64: the rank of each query's best right answer; NaN where a cosine that it is compared by is not finite.
 
     Args:
         queries: S D of length 1.
@@ -72,5 +78,6 @@ def ranks(queries: Tensor, answers: Tensor, pairs: Tensor) -> Tensor:
         best = cosine.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         higher = ((cosine > best + TIE) & ~right).sum(dim=1)
         equal = (((cosine - best).abs() <= TIE) & ~right).sum(dim=1)
-        found.append(1 + higher + equal.double() / 2)
+        # NaN is neither higher nor equal: without this, a model that has diverged would be first everywhere.
+        found.append(torch.where(cosine.isfinite().all(dim=1), 1 + higher + equal.double() / 2, torch.nan))
     return torch.cat(found)

@@ -21,6 +21,8 @@ class Axis(StrEnum):
     TENSOR = "tensor"
     SHARD = "shard"
     REPLICATE = "replicate"
+    DATA = "data"
+    """All devices that see different samples: shard x replicate."""
 
 
 class When(StrEnum):
@@ -72,6 +74,9 @@ def transfers(
     gathers_again: bool,
     float8: bool,
     element: int,
+    forwards: int = 1,
+    compared: float = 0.0,
+    tensors: int = 0,
 ) -> list[Transfer]:
     """The collectives of one optimizer step.
 
@@ -87,13 +92,17 @@ def transfers(
         gathers_again: whether the sequence is gathered again in the backward pass (any checkpointing).
         float8: activations are cast before they are gathered.
         element: bytes of an activation's element.
+        forwards: how often each micro-batch runs forward.
+        compared: bytes of all rows' predictions and targets, where the loss compares them.
+        tensors: in which they come.
     """
     found = []
     share = 1 / layout.tensor
     if layout.strategy is not Strategy.DDP and layout.shard > 1:
         size, calls = parameters * share * gathered * micro_batches, (blocks + 1) * micro_batches
         for when in (When.FORWARD, When.BACKWARD):
-            found.append(_transfer("parameters", Collective.ALL_GATHER, Axis.SHARD, when, size, layout.shard, calls, True))
+            times = forwards if when is When.FORWARD else 1
+            found.append(_transfer("parameters", Collective.ALL_GATHER, Axis.SHARD, when, size * times, layout.shard, calls * times, True))
         size = trained * share * 4 * micro_batches
         found.append(_transfer("gradients", Collective.REDUCE_SCATTER, Axis.SHARD, When.BACKWARD, size, layout.shard, calls, True))
         if layout.replicate > 1:
@@ -105,11 +114,13 @@ def transfers(
         passes = blocks * micro_batches
         narrow = block_input / element if float8 else block_input
         again_gather, again_scatter = (2 if gathers_again else 0), (1 if recomputed else 0)
-        for when, gathers, scatters in ((When.FORWARD, 2, 2), (When.BACKWARD, 2 + again_gather, 2 + again_scatter)):
+        for when, gathers, scatters in ((When.FORWARD, 2 * forwards, 2 * forwards), (When.BACKWARD, 2 + again_gather, 2 + again_scatter)):
             found.append(_transfer("sequence", Collective.ALL_GATHER, Axis.TENSOR, when, narrow * gathers * passes, layout.tensor, gathers * passes, False))
             found.append(
                 _transfer("sequence", Collective.REDUCE_SCATTER, Axis.TENSOR, when, block_input * scatters * passes, layout.tensor, scatters * passes, False)
             )
+    if compared and layout.data > 1:
+        found.append(_transfer("predictions", Collective.ALL_GATHER, Axis.DATA, When.FORWARD, compared, layout.data, tensors + 1, False))  # row counts first
     return found
 
 
@@ -119,8 +130,9 @@ def _transfer(purpose: str, collective: Collective, axis: Axis, when: When, size
 
 def bandwidth(device: Device, layout: Layout, axis: Axis) -> float:
     """Bytes a second of a device's share in a ring, as the data sheet has it: the link within a node; between nodes the members' network ports together."""
-    size = {Axis.TENSOR: layout.tensor, Axis.SHARD: layout.data if layout.strategy is Strategy.DDP else layout.shard, Axis.REPLICATE: layout.replicate}[axis]
-    stride = {Axis.TENSOR: 1, Axis.SHARD: layout.tensor, Axis.REPLICATE: layout.tensor * layout.shard}[axis]
+    shard = layout.data if layout.strategy is Strategy.DDP else layout.shard
+    size = {Axis.TENSOR: layout.tensor, Axis.SHARD: shard, Axis.REPLICATE: layout.replicate, Axis.DATA: layout.data}[axis]
+    stride = {Axis.TENSOR: 1, Axis.SHARD: layout.tensor, Axis.REPLICATE: layout.tensor * layout.shard, Axis.DATA: layout.tensor}[axis]
     if size * stride <= device.per_node:
         return device.link
     members = max(1, device.per_node // stride)

@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.plan.layout import Layout, Strategy
 from zoo.plan.trace import Numbers, Trace, trace_step
-from zoo.plan.workload import Step, Update, Workload
+from zoo.plan.workload import Comparison, Step, Update, Workload
 from zoo.settings import Recompute
 from zoo.structs import Batch
 
@@ -82,8 +82,29 @@ def of_trace(trace: Trace) -> Memory:
     return Memory(parameters=parameters, gradients=gradients, optimizer=states, activations=activations, inputs=trace.inputs)
 
 
-def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *, checkpointing: Recompute, bf16: bool) -> Memory:
-    """The same for one device of a layout."""
+def of_layout(
+    workload: Workload,
+    step: Step,
+    update: Update,
+    layout: Layout,
+    *,
+    checkpointing: Recompute,
+    bf16: bool,
+    comparison: Comparison | None = None,
+    micro_batches: int = 1,
+) -> Memory:
+    """The same for one device of a layout.
+
+    Args:
+        workload: what is trained.
+        step: of one micro-batch.
+        update: of the optimizer.
+        layout: of the devices.
+        checkpointing: of the blocks.
+        bf16: whether it computes in bf16.
+        comparison: of the rows of the whole batch, where the loss is one.
+        micro_batches: that a step is accumulated from.
+    """
     parts = layout.shard * layout.tensor
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in workload.model.buffers())
     gradients = workload.trained * 4 / parts
@@ -94,10 +115,14 @@ def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *,
         # work, the partial gradients of two such products and their sum.
         blocks = 1 if checkpointing is not Recompute.NONE else workload.dimensions.blocks
         activations += (2 * blocks + 3) * step.block_input * (1 - 1 / layout.tensor)
+    aside, comparing = 0, 0.0
+    if comparison is not None:
+        # Rows are compared before there are gradients of parameters; what the way back begins with stays to the end.
+        aside, comparing = comparison.gradients, compared_bytes(comparison, step, layout, micro_batches)
     gathered = 0.0
     if layout.strategy is Strategy.DDP:
         # Gradients grow while activations shrink, and the update needs room of its own.
-        within = max(step.step / layout.tensor, gradients + update.extra / parts)
+        within = max(step.step / layout.tensor + aside, gradients + update.extra / parts, comparing)
         activations = max(activations - step.activations / layout.tensor, 0.0) + max(0.0, within - gradients)
         gathered = gradients if layout.data > 1 else 0.0
     elif layout.shard > 1:
@@ -106,7 +131,7 @@ def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *,
         # The block at work and the one gathered ahead; the gradient of the one at work, and its fp32 copy that is scattered; the outermost group all along.
         gathered = (2 * block + root) * element + (block + root) * element + max(block, root) * 4
         gathered = min(gathered, workload.parameters / layout.tensor * (2 * element + 4))
-        activations = max(activations, update.extra / parts)
+        activations = max(activations + aside, update.extra / parts, comparing - gradients)
     return Memory(
         parameters=workload.parameters * 4 / parts + buffers,
         gradients=gradients,
@@ -115,3 +140,11 @@ def of_layout(workload: Workload, step: Step, update: Update, layout: Layout, *,
         gathered=gathered,
         inputs=step.inputs,
     )
+
+
+def compared_bytes(comparison: Comparison, step: Step, layout: Layout, micro_batches: int) -> float:
+    """Most bytes at once while the rows of the whole batch are compared, beside parameters, optimizer and inputs."""
+    own = comparison.gathered(step.rows * micro_batches)
+    kept = step.saved / layout.tensor if micro_batches == 1 else own  # activations, or predictions alone, of which each micro-batch's is one
+    copies = comparison.step.inputs + (own if layout.data > 1 else 0)  # joined; on several devices this one's before they are gathered
+    return kept + copies + comparison.step.step

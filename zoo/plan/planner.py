@@ -11,7 +11,7 @@ from zoo.plan.memory import Memory, of_layout
 from zoo.plan.operations import Kind, Phase
 from zoo.plan.time import CONSTANTS, Compute, Constants, Prediction, step_seconds
 from zoo.plan.trace import Numbers
-from zoo.plan.workload import Step, Workload
+from zoo.plan.workload import Comparison, Step, Workload
 from zoo.settings import Recompute
 
 USABLE = 0.95
@@ -73,6 +73,8 @@ class Plan:
         moved: over the links, in a step.
         prediction: of time.
         step: the traced micro-batch.
+        comparison: of the whole batch's rows, where the loss is one.
+        forwards: how often a micro-batch runs forward.
     """
 
     workload: Workload
@@ -82,6 +84,8 @@ class Plan:
     moved: list[Transfer]
     prediction: Prediction
     step: Step
+    comparison: Comparison | None = None
+    forwards: int = 1
 
     @property
     def usable(self) -> float:
@@ -119,7 +123,9 @@ def plan(workload: Workload, device: Device, choices: Choices, constants: Consta
     sharded = layout.strategy is not Strategy.DDP and layout.shard > 1
     numbers = (Numbers.BF16 if sharded or layout.tensor > 1 else Numbers.AUTOCAST) if choices.bf16 else Numbers.FP32
     kind = "cpu" if device.launches else "cuda"
-    step = (workload.estimate if estimate else workload.step)(choices.micro_batch, numbers, choices.checkpointing, choices.every, kind)
+    comparison = workload.comparison(choices.batch, numbers, kind)
+    again = comparison is not None and choices.accumulate > 1
+    step = (workload.estimate if estimate else workload.step)(choices.micro_batch, numbers, choices.checkpointing, choices.every, kind, again=again)
     update = workload.update()
     element = 2 if choices.bf16 else 4
     moved = transfers(
@@ -134,9 +140,12 @@ def plan(workload: Workload, device: Device, choices: Choices, constants: Consta
         gathers_again=choices.checkpointing is not Recompute.NONE,
         float8=choices.float8,
         element=element,
+        forwards=2 if again else 1,
+        compared=comparison.step.inputs if comparison else 0.0,
+        tensors=comparison.tensors if comparison else 0,
     )
     parts = step_seconds(
-        compute_seconds(step, device, choices, constants),
+        compute_seconds(step, device, choices, constants, tensor=layout.tensor),
         moved,
         device=device,
         layout=layout,
@@ -146,6 +155,7 @@ def plan(workload: Workload, device: Device, choices: Choices, constants: Consta
         compiled=choices.compiled,
         blocks=workload.dimensions.blocks,
         constants=constants,
+        once=compute_seconds(comparison.step, device, choices, constants, tensor=1) if comparison else None,
     )
     seconds = sum(parts.values())
     samples = choices.batch / seconds
@@ -155,15 +165,34 @@ def plan(workload: Workload, device: Device, choices: Choices, constants: Consta
         parts=parts,
         samples_per_second=samples,
         tokens_per_second=samples * workload.positions if workload.positions else None,
-        mfu=step.flops / step.rows * choices.batch / (seconds * layout.world * peak),
+        mfu=(step.flops / step.rows * choices.batch + (comparison.step.flops if comparison else 0)) / (seconds * layout.world * peak),
     )
-    memory = of_layout(workload, step, update, layout, checkpointing=choices.checkpointing, bf16=choices.bf16)
-    return Plan(workload=workload, device=device, choices=choices, memory=memory, moved=moved, prediction=prediction, step=step)
+    memory = of_layout(
+        workload,
+        step,
+        update,
+        layout,
+        checkpointing=choices.checkpointing,
+        bf16=choices.bf16,
+        comparison=comparison,
+        micro_batches=choices.accumulate,
+    )
+    return Plan(
+        workload=workload,
+        device=device,
+        choices=choices,
+        memory=memory,
+        moved=moved,
+        prediction=prediction,
+        step=step,
+        comparison=comparison,
+        forwards=1 + again,
+    )
 
 
-def compute_seconds(step: Step, device: Device, choices: Choices, constants: Constants) -> Compute:
-    """One micro-batch on one device: each product and attention at its rate, or at the memory's where that takes longer."""
-    tensor, stream = choices.layout.tensor, device.bandwidth * constants.stream
+def compute_seconds(step: Step, device: Device, choices: Choices, constants: Constants, *, tensor: int) -> Compute:
+    """One micro-batch on one of ``tensor`` devices that share it: each product and attention at its rate, or at the memory's where that takes longer."""
+    stream = device.bandwidth * constants.stream
     products, attention = dict.fromkeys(When, 0.0), dict.fromkeys(When, 0.0)
     for work, count in step.works.items():
         narrow = work.width <= 2
@@ -220,6 +249,14 @@ def to_dict(made: Plan) -> dict[str, Any]:
             }
             for transfer in made.moved
         ],
+        "comparison": made.comparison
+        and {
+            "rows": made.comparison.step.rows,
+            "forward_passes": made.forwards,
+            "gathered_bytes": made.comparison.step.inputs,
+            "peak_bytes": made.comparison.step.step,
+            "flops": made.comparison.step.flops,
+        },
         "seconds": prediction.seconds,
         "seconds_by_part": prediction.parts,
         "samples_per_second": prediction.samples_per_second,

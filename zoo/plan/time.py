@@ -101,15 +101,21 @@ def step_seconds(
     compiled: bool,
     blocks: int,
     constants: Constants = CONSTANTS,
+    once: Compute | None = None,
 ) -> dict[str, float]:
     """Seconds of an optimizer step, by what takes them; they add up.
 
     Collectives of parameters and gradients run beside the computation of their pass; what is longer than it, and the first gather and
-    the last scatter, which nothing runs beside, are exposed.
+    the last scatter, which nothing runs beside, are exposed. What is computed ``once`` a step, over all micro-batches' rows, is a part of its own.
     """
-    parts = {name: sum(getattr(compute, name).values()) * micro_batches for name in ("products", "attention", "memory")}
+    kinds = ("products", "attention", "memory")
+    parts = {name: sum(getattr(compute, name).values()) * micro_batches for name in kinds}
+    if once is not None:
+        parts["comparison"] = sum(sum(getattr(once, name).values()) for name in kinds)
     parts["update"] = update_bytes / (device.bandwidth * constants.stream)
-    host = (compute.kernels * micro_batches) * (constants.host_compiled if compiled else constants.host) + update_kernels * constants.host
+    host = (compute.kernels * micro_batches + (once.kernels if once else 0)) * (
+        constants.host_compiled if compiled else constants.host
+    ) + update_kernels * constants.host
     computing = sum(parts.values())
     parts["host"] = host if device.launches else max(0.0, host - computing)
     for axis in Axis:

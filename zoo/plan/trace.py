@@ -6,7 +6,7 @@ so that what is saved, what is computed again and where the peak lies are measur
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,7 +23,7 @@ from zoo.parallel.recompute import recompute_blocks, repeated
 from zoo.plan.operations import BY_MASK, Operation, Phase, describe, touched, widest
 from zoo.random import SampleRandom, sample_randomness
 from zoo.settings import Recompute
-from zoo.structs import Batch
+from zoo.structs import Batch, LossTerm
 
 
 class Numbers(StrEnum):
@@ -160,8 +160,11 @@ def trace_step(
     every: int = 1,
     device: str = "cpu",
     clip: bool = True,
+    again: bool = False,
 ) -> Trace:
     """Forward, backward, clipping and update of one batch, as the trainer does them in its second step.
+
+    Where the loss compares the rows of the whole batch, it is not in here (``trace_comparison``): the backward pass begins at the predictions.
 
     Args:
         model: has ``losses(batch)``; on any device, the meta device included; it is not touched.
@@ -173,6 +176,7 @@ def trace_step(
         every: which of the blocks, as for ``recompute_blocks``.
         device: type of the device that is planned for; decides which attention kernel zoo picks.
         clip: whether the gradient's norm is computed.
+        again: whether the batch has run forward before without keeping anything, as micro-batches do where the loss compares the rows of all of them.
     """
     rows = rows or batch.size
     trace = Trace(rows)
@@ -188,24 +192,28 @@ def trace_step(
             kept += first_update(update)
         handles = [block.register_forward_pre_hook(_note_input(trace)) for block in repeated(twin)[:1]]
         trace.inputs = sum(touched(leaf) for leaf in batch_tensors(inputs))
+        random = SampleRandom(0, 1, inputs.ids)
+        autocast = autocast_of(numbers)
+        whole = compares(twin)
+        given = [torch.empty(value.shape, dtype=value.dtype) for value in predictions_of(twin, inputs, random, autocast).values()] if whole else []
         with recorder:
-            known = recorder.keep([*kept, *batch_tensors(inputs)])
+            known = recorder.keep([*kept, *given, *batch_tensors(inputs)])
             amounts = {recorder.numbers[tensor.untyped_storage()] for tensor in (*parameters, *twin.buffers())}
             trace.parameters = {number: known[number] for number in amounts}
             states = {recorder.numbers[tensor.untyped_storage()]: touched(tensor) for tensor in kept[len(parameters) + len(list(twin.buffers())) :]}
             trace.states = set(states)
             trace.changes = [(number, size, 0) for number, size in states.items()]
-            random = SampleRandom(0, 1, inputs.ids)
-            autocast: AbstractContextManager[Any] = torch.autocast("cpu", torch.bfloat16) if numbers is not Numbers.FP32 else nullcontext()
+            if again:
+                predictions_of(twin, inputs, random, autocast)
             with sample_randomness(random):
                 with autocast:
-                    terms = twin.losses(inputs)  # type: ignore[operator]
-                sums = [term.sum for term in terms.values()]
-                del terms
+                    ends = list(twin(inputs.inputs).values()) if whole else sums_of(twin.losses(inputs))  # type: ignore[operator]
                 trace.saved = sum(size for number, size, _ in trace.changes if number not in trace.states)
                 recorder.phase = Phase.BACKWARD
-                torch.autograd.backward(sums, [torch.empty_like(value) for value in sums])
-            del sums
+                pairs = zip(ends, given if whole else [torch.empty_like(value) for value in ends], strict=True)
+                torch.autograd.backward(*zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True))
+                del pairs
+            del ends
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             trace.gradients = {recorder.number(gradient) for gradient in gradients}
             trace.border = len(trace.operations)
@@ -217,6 +225,76 @@ def trace_step(
         for handle in handles:
             handle.remove()
     return trace
+
+
+@dataclass
+class Compared:
+    """The loss over the rows of a whole batch, and its gradient with respect to their predictions.
+
+    Args:
+        trace: of both, as a step whose inputs are the rows.
+        tensors: predictions and targets, each of which ranks gather by itself.
+        gradients: bytes of the gradients, which are kept until the step ends.
+    """
+
+    trace: Trace
+    tensors: int
+    gradients: int
+
+
+def trace_comparison(model: nn.Module, batch: Batch, *, rows: int, numbers: Numbers = Numbers.FP32, device: str = "cpu") -> Compared:
+    """What ``zoo.training.whole_batch`` does between the two passes through the model, on a device that has gathered all rows.
+
+    Args:
+        model: whose head says ``whole_batch``; it is not touched.
+        batch: of which shapes and types alone are used.
+        rows: of the whole batch.
+        numbers: what the step computes in.
+        device: type of the device that is planned for.
+    """
+    trace = Trace(rows)
+    recorder = Recorder(trace)
+    with FakeTensorMode(allow_non_fake_inputs=True), kernels_of(device):
+        twin = fake_twin(model, torch.bfloat16 if numbers is Numbers.BF16 else None)
+        some = batch.apply(lambda tensor: torch.empty(tensor.shape, dtype=narrowed(tensor.dtype, numbers)))
+        autocast = autocast_of(numbers)
+
+        def whole(tensor: Tensor) -> Tensor:
+            return torch.empty((rows, *tensor.shape[1:]), dtype=tensor.dtype)
+
+        prediction = {name: whole(value) for name, value in predictions_of(twin, some, SampleRandom(0, 1, some.ids), autocast).items()}
+        targets, valid = {name: whole(value) for name, value in some.targets.items()}, whole(some.valid)
+        gathered = [*prediction.values(), *targets.values(), valid]
+        trace.inputs = sum(touched(tensor) for tensor in gathered)
+        with recorder:
+            recorder.keep(gathered)
+            leaves = [value.requires_grad_() for value in prediction.values() if value.is_floating_point()]
+            with autocast:
+                sums = sums_of(twin.head.loss(prediction, targets, valid))  # type: ignore[union-attr, operator]
+            trace.saved = sum(size for _, size, _ in trace.changes)
+            recorder.phase = Phase.BACKWARD
+            found = torch.autograd.grad(sums, leaves, [torch.empty_like(value) for value in sums], materialize_grads=True)
+            trace.border = len(trace.operations)
+    return Compared(trace, len(gathered), sum(touched(gradient) for gradient in found))
+
+
+def compares(model: nn.Module) -> bool:
+    """Whether the loss compares the rows of the whole batch."""
+    return bool(getattr(getattr(model, "head", None), "whole_batch", False))
+
+
+def predictions_of(twin: nn.Module, batch: Batch, random: SampleRandom, autocast: AbstractContextManager[Any]) -> dict[str, Tensor]:
+    """Forward without keeping anything."""
+    with torch.no_grad(), sample_randomness(random), autocast:
+        return twin(batch.inputs)  # type: ignore[no-any-return]
+
+
+def sums_of(terms: Mapping[str, LossTerm]) -> list[Tensor]:
+    return [term.sum for term in terms.values()]
+
+
+def autocast_of(numbers: Numbers) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", torch.bfloat16) if numbers is not Numbers.FP32 else nullcontext()
 
 
 def trace_update(model: nn.Module, optimizer: Callable[[nn.Module], torch.optim.Optimizer]) -> Trace:

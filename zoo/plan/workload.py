@@ -17,7 +17,7 @@ from zoo.parallel.recompute import repeated
 from zoo.plan.layout import Dimensions
 from zoo.plan.operations import Kind, Operation, Phase
 from zoo.plan.shapes import TransformerShape
-from zoo.plan.trace import Numbers, Trace, trace_step, trace_update
+from zoo.plan.trace import Numbers, Trace, compares, trace_comparison, trace_step, trace_update
 from zoo.plan.traffic import cast_traffic, eager_traffic, fused_traffic
 from zoo.settings import Recompute
 from zoo.structs import Batch, Values
@@ -49,7 +49,7 @@ class Step:
     Args:
         rows: samples.
         works: matrix products and attentions, with how many there are of each.
-        flops: what the model asks for, without what checkpointing computes again.
+        flops: what the model asks for, without what checkpointing or a second forward pass computes again.
         saved: bytes that autograd keeps from the forward pass.
         activations: most bytes at once beside parameters, gradients and inputs.
         step: most bytes at once beside parameters and inputs, gradients included.
@@ -92,6 +92,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The loss over the rows of a whole batch, once a step on every device, between the two passes through the model.
+
+    Args:
+        step: it and its gradient, as a step whose inputs are the gathered predictions and targets.
+        tensors: that are gathered.
+        gradients: bytes of the gradients with respect to the predictions of all rows, kept until the step ends.
+    """
+
+    step: Step
+    tensors: int
+    gradients: int
+
+    def gathered(self, rows: int) -> int:
+        """Bytes of so many rows' predictions and targets."""
+        return self.step.inputs * rows // self.step.rows
+
+
+@dataclass(frozen=True)
 class Update:
     """The optimizer's step over all parameters in fp32.
 
@@ -130,6 +149,7 @@ class Workload:
     dimensions: Dimensions
     ema: bool = False
     _steps: dict[tuple[object, ...], Step] = field(default_factory=dict, repr=False)
+    _comparisons: dict[tuple[object, ...], Comparison] = field(default_factory=dict, repr=False)
     _updates: list[Update] = field(default_factory=list, repr=False)
 
     @property
@@ -150,18 +170,32 @@ class Workload:
         inside = {id(parameter) for block in repeated(self.model) for parameter in block.parameters()}
         return sum(parameter.numel() for parameter in self.model.parameters() if id(parameter) not in inside)
 
-    def step(self, rows: int, numbers: Numbers, checkpointing: Recompute = Recompute.NONE, every: int = 1, device: str = "cuda") -> Step:
-        key = (rows, numbers, checkpointing, every, device)
+    def step(
+        self, rows: int, numbers: Numbers, checkpointing: Recompute = Recompute.NONE, every: int = 1, device: str = "cuda", *, again: bool = False
+    ) -> Step:
+        key = (rows, numbers, checkpointing, every, device, again)
         if key not in self._steps:
-            self._steps[key] = self._measure(rows, numbers, checkpointing, every, device)
+            self._steps[key] = self._measure(rows, numbers, checkpointing, every, device, again)
         return self._steps[key]
 
-    def estimate(self, rows: int, numbers: Numbers, checkpointing: Recompute = Recompute.NONE, every: int = 1, device: str = "cuda") -> Step:
+    def estimate(
+        self, rows: int, numbers: Numbers, checkpointing: Recompute = Recompute.NONE, every: int = 1, device: str = "cuda", *, again: bool = False
+    ) -> Step:
         """The same from a step of another size, where one was traced: for searches, which ask for many."""
         for key, step in self._steps.items():
-            if key[1:] == (numbers, checkpointing, every, device):
+            if key[1:] == (numbers, checkpointing, every, device, again):
                 return step if step.rows == rows else step.scaled(rows)
-        return self.step(min(rows, 4), numbers, checkpointing, every, device).scaled(rows)
+        return self.step(min(rows, 4), numbers, checkpointing, every, device, again=again).scaled(rows)
+
+    def comparison(self, rows: int, numbers: Numbers, device: str = "cuda") -> Comparison | None:
+        """Of a whole batch of so many rows; None where the loss is one of each row by itself."""
+        if not compares(self.model):
+            return None
+        key = (rows, numbers, device)
+        if key not in self._comparisons:
+            found = trace_comparison(self.model, self.batch, rows=rows, numbers=numbers, device=device)
+            self._comparisons[key] = Comparison(self._sum(found.trace), found.tensors, found.gradients)
+        return self._comparisons[key]
 
     def update(self) -> Update:
         if not self._updates:
@@ -169,9 +203,10 @@ class Workload:
             self._updates.append(Update(trace.state_bytes(), *eager_traffic(trace.operations)[:1], trace.extra(), len(trace.operations)))
         return self._updates[0]
 
-    def _measure(self, rows: int, numbers: Numbers, checkpointing: Recompute, every: int, device: str) -> Step:
+    def _measure(self, rows: int, numbers: Numbers, checkpointing: Recompute, every: int, device: str, again: bool) -> Step:
         def measured(model: nn.Module) -> Step:
-            return self._sum(trace_step(model, self.batch, rows=rows, numbers=numbers, checkpointing=checkpointing, every=every, device=device))
+            trace = trace_step(model, self.batch, rows=rows, numbers=numbers, checkpointing=checkpointing, every=every, device=device, again=again)
+            return self._sum(trace)
 
         depth = stack_depth(self.model)
         if depth < SHALLOW * every:
@@ -179,7 +214,7 @@ class Workload:
         else:
             low = 2 * every + depth % every
             step = continued(measured(shallow(self.model, low)), measured(shallow(self.model, low + every)), (depth - low) // every)
-        if checkpointing is Recompute.NONE:
+        if checkpointing is Recompute.NONE and not again:
             return step
         return replace(step, flops=self.step(rows, numbers, device=device).flops)
 

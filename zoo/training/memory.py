@@ -128,13 +128,14 @@ def resident(process: int) -> int:
         return 0
 
 
-def search(trial: Callable[[int], Trial], most: int, tell: Callable[[Trial], None] = lambda _: None) -> list[Trial]:
+def search(trial: Callable[[int], Trial], most: int, tell: Callable[[Trial], None] = lambda _: None, first: int = 1) -> list[Trial]:
     """Sizes in the order of trying: doubled until one does not fit, then halved between the two, up to ``most``.
 
     Args:
         trial: tries one size.
         most: the largest that makes sense.
         tell: is told each trial.
+        first: the size to begin with.
     """
     trials: list[Trial] = []
 
@@ -143,7 +144,7 @@ def search(trial: Callable[[int], Trial], most: int, tell: Callable[[Trial], Non
         tell(trials[-1])
         return trials[-1].refused is None
 
-    good, samples = 0, 1
+    good, samples = 0, min(first, most)
     while fits(samples):
         good = samples
         if samples >= most:

@@ -8,11 +8,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zoo.build import build_augment, build_dataset, build_model, build_optimizer
 from zoo.config import RunConfig
@@ -20,7 +23,7 @@ from zoo.data.loader import Loader
 from zoo.layers.lora import add_lora
 from zoo.parallel.collectives import Group
 from zoo.parallel.device import choose_device, limit_threads
-from zoo.parallel.mesh import replicated
+from zoo.parallel.mesh import Mesh
 from zoo.parallel.recompute import recompute_blocks
 from zoo.plugins import import_from_environment
 from zoo.settings import MemoryFormat
@@ -32,8 +35,25 @@ STEPS = 2
 """The first step makes the optimizer's state, the second has it."""
 
 
+@dataclass(frozen=True)
+class OneOfAll(Group):
+    """This process alone, but for rows that are compared with those of all ``processes``: the others' are its own again.
+
+    Args:
+        processes: of the run.
+    """
+
+    processes: int = 1
+
+    def rows(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], int]:
+        if self.processes == 1:
+            return super().rows(tensors)
+        return [torch.cat([tensor.clone() for _ in range(self.processes)]) for tensor in tensors], 0
+
+
 class Probe:
-    """Steps on the longest samples of the training split.
+    """Steps on the longest samples of the training split. Where the loss compares the rows of the whole batch, each step is that of a whole batch, in
+    as many micro-batches of these samples as it has: what is compared has to be in memory beside them.
 
     Args:
         config: checked.
@@ -51,7 +71,8 @@ class Probe:
         if config.trainer.memory_format is MemoryFormat.CHANNELS_LAST:
             model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(config, model)
-        mesh = replicated(Group())
+        self.processes = config.parallel.processes
+        mesh = Mesh(data=OneOfAll(processes=self.processes))
         settings = config.trainer
         self.step = TrainStep(model=model, optimizer=optimizer, schedule=lambda _: 0.0, settings=settings, seed=0, mesh=mesh, device=self.device)
         self.loader = Loader(
@@ -59,7 +80,7 @@ class Probe:
         )
 
     def measure(self, samples: int) -> dict[str, Any]:
-        """Peak bytes and seconds of a step on the ``samples`` longest ones, and what they hold, padding included, by input."""
+        """Peak bytes and seconds of a step on the ``samples`` longest ones at once, and what they hold, padding included, by input."""
         begun = time.perf_counter()
         on_cpu = self.device.type == "cpu"
         if on_cpu:
@@ -67,12 +88,28 @@ class Probe:
         else:
             torch.cuda.reset_peak_memory_stats(self.device)
         batch = self.loader.longest(samples)
-        parts = [batch if on_cpu else batch.to(self.device)]
-        for number in range(STEPS):
-            counts, _ = self.step.counts(parts, False)
-            self.step(parts, number, counts)
+        sizes = self.sizes(batch.size)
+        made = {size: self.loader.longest(size) if size < batch.size else batch for size in set(sizes)}
+        moved = {size: part if on_cpu else part.to(self.device) for size, part in made.items()}
+        try:
+            for number in range(STEPS):
+                counts, _ = self.step.counts([made[size] for size in sizes], False)
+                self.step([moved[size] for size in sizes], number, counts)
+        finally:  # a step whose figures are still on their way keeps its batch
+            self.step.settle()
+            self.step.take()
+        if not on_cpu:
+            torch.accelerator.synchronize(self.device)
         peak = peak_of() if on_cpu else torch.cuda.max_memory_reserved(self.device)
         return {"samples": batch.size, "peak": peak, "seconds": (time.perf_counter() - begun) / STEPS, "holds": holds(batch)}
+
+    def sizes(self, samples: int) -> list[int]:
+        """Of a step's micro-batches with at most so many samples."""
+        if self.step.whole is None:
+            return [samples]
+        own = ceil(min(self.loader.batch_size, self.loader.size) / self.processes)
+        full, rest = divmod(own, samples)
+        return [samples] * full + [rest] * (rest > 0) if full else [samples]
 
 
 def holds(batch: Batch) -> dict[str, int]:

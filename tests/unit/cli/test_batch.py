@@ -14,7 +14,8 @@ from zoo.training.memory import Trial, free_memory, resident, search
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 17, 64, 100, 1000, 5000])
 @pytest.mark.parametrize("most", [1, 60, 100_000])
-def test_search_finds_the_largest_that_fits(room: int, most: int) -> None:
+@pytest.mark.parametrize("first", [1, 32])
+def test_search_finds_the_largest_that_fits(room: int, most: int, first: int) -> None:
     """Within 3 %, never more than there are, in a number of steps that grows with the logarithm."""
     tried = []
 
@@ -22,13 +23,13 @@ def test_search_finds_the_largest_that_fits(room: int, most: int) -> None:
         tried.append(samples)
         return Trial(samples, samples, 0.1, None if samples <= room else "over the limit")
 
-    trials = search(trial, most)
+    trials = search(trial, most, first=first)
     best = max((one.samples for one in trials if one.refused is None), default=0)
     right = min(room, most)
     assert right - max(1, right // 32) < best <= right
     assert max(tried) <= most
     assert len(tried) == len(set(tried))
-    assert len(tried) <= 2 * right.bit_length() + 2
+    assert len(tried) <= 2 * max(right, first).bit_length() + 2
 
 
 @pytest.mark.parametrize(("text", "count"), [("4GiB", 4 << 30), ("800M", 800 << 20), ("1.5 GB", 3 << 29), ("1000000", 1_000_000), ("2k", 2048)])
@@ -50,6 +51,8 @@ def test_what_it_proposes_keeps_the_numbers() -> None:
         "same": ["data.batch_size=64", "trainer.accumulate=4"],
         "most": ["data.batch_size=20", "trainer.accumulate=1"],
     }
+    assert overrides(config, Trial(10, 1, 0.1), whole=True) == {"same": ["data.batch_size=64", "trainer.accumulate=4"]}  # nothing of 20 rows was measured
+    assert overrides(config, Trial(50, 1, 0.1), whole=True)["most"] == ["data.batch_size=100", "trainer.accumulate=1"]
 
 
 def test_sharded_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ def test_flops_are_three_times_those_of_show(capsys: pytest.CaptureFixture[str])
     forward = json.loads(capsys.readouterr().out)["flops_per_sample"]
     tree = told(capsys, *words, *H100)
     assert 2.8 * forward < tree["flops_per_sample"] <= 3 * forward
+    assert tree["comparison"] is None
     assert tree["tokens_per_second"] is None
 
 

@@ -1,5 +1,8 @@
 """What the measuring tools compute from what they measured."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +78,13 @@ def test_the_budget_is_the_smallest_with_as_many_steps(order: Order, packing: Ba
 
     found = budget_for(lengths, 16, 4000, order, packing)
     assert steps(found) <= 25 < steps(found - 1)
+
+
+def test_the_memory_tables_documented_cases_are_known_and_others_are_named() -> None:
+    tool = Path(__file__).parents[3] / "tools/memory_table.py"
+    documented = re.findall(r'--cases "([^"]*)"', tool.read_text())
+    assert len(documented) == 1
+    for cases, unknown in ((f"{documented[0]};nothing", "nothing"), ("none,selective", "none,selective")):
+        done = subprocess.run([sys.executable, str(tool), "--cases", cases], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"error: --cases: {unknown}; there are none; selective; " in done.stderr
