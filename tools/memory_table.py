@@ -39,6 +39,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "fsdp2": (2, FSDP),
     "fsdp4": (4, FSDP),
     "fsdp2, full": (2, [*FSDP, "trainer.recompute=full"]),
+    "fsdp2, accumulated": (2, [*FSDP, "trainer.accumulate=4"]),
     "tensor2": (2, ["parallel.tensor=2", "parallel.sequence=true"]),
 }
 """Processes and overrides."""

@@ -103,11 +103,10 @@ def transfers(
         for when in (When.FORWARD, When.BACKWARD):
             times = forwards if when is When.FORWARD else 1
             found.append(_transfer("parameters", Collective.ALL_GATHER, Axis.SHARD, when, size * times, layout.shard, calls * times, True))
-        size = trained * share * 4 * micro_batches
+        size, calls = trained * share * 4, blocks + 1  # by the last micro-batch, of all
         found.append(_transfer("gradients", Collective.REDUCE_SCATTER, Axis.SHARD, When.BACKWARD, size, layout.shard, calls, True))
         if layout.replicate > 1:
-            size = trained * share * 4 / layout.shard * micro_batches
-            found.append(_transfer("gradients", Collective.ALL_REDUCE, Axis.REPLICATE, When.BACKWARD, size, layout.replicate, calls, True))
+            found.append(_transfer("gradients", Collective.ALL_REDUCE, Axis.REPLICATE, When.BACKWARD, size / layout.shard, layout.replicate, calls, True))
     elif layout.data > 1:
         found.append(_transfer("gradients", Collective.ALL_REDUCE, Axis.SHARD, When.AFTER, trained * share * 4, layout.data, 1, False))
     if layout.tensor > 1:

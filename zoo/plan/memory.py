@@ -131,6 +131,8 @@ def of_layout(
         # The block at work and the one gathered ahead; the gradient of the one at work, and its fp32 copy that is scattered; the outermost group all along.
         gathered = (2 * block + root) * element + (block + root) * element + max(block, root) * 4
         gathered = min(gathered, workload.parameters / layout.tensor * (2 * element + 4))
+        if micro_batches > 1:  # gradients are scattered once a step, and stay whole up to then
+            gathered += workload.trained * 4 / layout.tensor - gradients
         activations = max(activations + aside, update.extra / parts, comparing - gradients)
     return Memory(
         parameters=workload.parameters * 4 / parts + buffers,

@@ -96,9 +96,8 @@ def test_bytes_of_data_parallelism() -> None:
     groups = moved(Layout(strategy=Strategy.HSDP, world=8, replicate=2), gathered=4)
     assert total(groups, Axis.SHARD) == total(sharded, Axis.SHARD)
     assert total(groups, Axis.REPLICATE) == 2 * 1 / 2 * 4000 / 4
-    assert total(moved(Layout(strategy=Strategy.FSDP, world=4), micro_batches=3), Axis.SHARD) == 3 * total(
-        moved(Layout(strategy=Strategy.FSDP, world=4)), Axis.SHARD
-    )
+    # Accumulated over three: parameters are gathered for each, gradients scattered once.
+    assert total(moved(Layout(strategy=Strategy.FSDP, world=4), gathered=4, micro_batches=3), Axis.SHARD) == (3 * 2 + 1) * 3 / 4 * 4000
     assert moved(Layout(strategy=Strategy.DDP, world=1)) == []
 
 
