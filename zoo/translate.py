@@ -149,6 +149,8 @@ class _Composition:
 
     def not_chosen_yet(self, dotted: str) -> list[str]:
         """``logger.wandb.project`` without ``logger=wandb``."""
+        if any(path.rpartition(".")[0] == dotted.rpartition(".")[0] for path in self.paths()):
+            return []
         for registry in KINDS.values():
             label = dotted.removeprefix(f"{registry.group.replace('/', '.')}.").split(".")[0]
             if registry.kind in PER_LABEL and dotted.startswith(registry.group.replace("/", ".")) and label in registry.names():
@@ -170,7 +172,7 @@ class _Composition:
 
     def near_places(self, key: str) -> str:
         """Names like it: beside it first, then anywhere."""
-        paths = self.paths()
+        paths = [path for path in self.paths() if not path.endswith("._target_")]  # of Hydra's own parts, which no one sets
         dotted = key.replace("/", ".")
         parent, _, leaf = dotted.rpartition(".")
         beside = {path.rpartition(".")[2]: path for path in paths if path.rpartition(".")[0] == parent}

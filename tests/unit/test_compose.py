@@ -94,6 +94,7 @@ def test_origin_is_the_file_or_the_override() -> None:
         ("model/encoder=vitt", "did you mean 'vit'"),
         ("data/tokenizer=byte", "choose one that does: data=table"),
         ("logger.tensorboard.folder=x", "choose it first: logger=[tensorboard]"),
+        ("logger.wandb.projekt=x", "did you mean 'logger.wandb.project'?"),  # of one that is chosen
         ("seed=1,2", "zoo train -m seed=1,2"),
         ("optimizer=null", "choose one: optimizer=NAME"),
         ("+model/encoder=vit", "model/encoder=NAME, without a +"),

@@ -164,7 +164,7 @@ class Loader:
             more = f"\n  and {len(self._bad) - TOLD} more" if len(self._bad) > TOLD else ""
             raise DataError(
                 f"{len(self._bad)} samples of the split {self.split!r} cannot be used, more than data.max_bad_samples={self.settings.max_bad_samples}:\n"
-                f"{listed}{more}\n  way out: mend them, or allow them to be left out: data.max_bad_samples={len(self._bad)} or more"
+                f"{listed}{more}\n  way out: mend them, or go on without these samples: data.max_bad_samples={len(self._bad)} or more"
             )
 
 

@@ -104,6 +104,9 @@ def check_folder(folder: Path, required: tuple[str, ...]) -> None:
                     "  way out: its weights as model.safetensors"
                 )
     absent = [name for name in required if not (folder / name).is_file()]
+    if absent and (folder / "overrides.yaml").is_file():
+        ways = f"go on with it: zoo train resume={folder}\n  way out 2: a bundle of its newest checkpoint: zoo export {folder} --to DIR"
+        raise CheckpointError(f"{folder}: a run that has not come to its end, so that it has no bundle yet\n  way out 1: {ways}")
     if absent:
         raise CheckpointError(f"{folder}: no complete bundle, it lacks {', '.join(absent)}\n  way out: write it again: zoo export RUN --to DIR")
 

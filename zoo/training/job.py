@@ -163,9 +163,11 @@ class Job:
                 from zoo.training.profile import Profile
 
                 profile = Profile(trainer, self.run_dir / "profile")
-            outcome = trainer.fit()
-            if profile is not None and profile.open:
-                profile.close()
+            try:
+                outcome = trainer.fit()
+            finally:
+                if profile is not None and profile.open:
+                    profile.close()
             if outcome.ending is Ending.INTERRUPTED:
                 result = self._result("stopped", begun, outcome.progress.step, model, {}, None)
             else:
@@ -197,7 +199,10 @@ class Job:
         if checkpoint is not None:
             refuse_past_end(self.run_dir, checkpoint.step, horizon.total_steps)
         splits = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
-        self.say(f"{splits} samples; {model.num_parameters():,} parameters; {horizon.total_steps:,} steps of {self.config.loader.batch_size} samples")
+        length = f"{horizon.total_steps:,} steps of {self.config.loader.batch_size} samples"
+        if (asked := self.config.trainer.max_steps) is not None and asked > horizon.total_steps:
+            length += f" (trainer.max_epochs={self.config.trainer.max_epochs} comes before trainer.max_steps={asked})"
+        self.say(f"{splits} samples; {model.num_parameters():,} parameters; {length}")
 
     def _checkpoint(self, checkpointer: Checkpointer) -> Checkpoint | None:
         """The one to go on from; rank 0 chooses, so that all ranks go on from the same."""

@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.data.ahead import Fetched
+from zoo.settings import Precision
 
 WARMUP, TIMED, TRACED = 3, 5, 3
 """Steps: before anything is measured, timed by part, and traced."""
@@ -40,8 +41,9 @@ class Profile:
         self.seen = (0, 0)
         self.samples = self.positions = self.flops = 0
         self.tracer: profile | None = None
-        self.counter: FlopCounterMode | None = None
-        self._done = 0
+        self._done = self._traced = 0
+        self._under: profile | FlopCounterMode | None = None
+        """What is switched on."""
         self._tick, self._fetch = trainer.tick, trainer.fetch
         step = trainer.step
         self._parts: list[tuple[Any, str, str]] = [
@@ -69,23 +71,31 @@ class Profile:
             self.wall, self.timed, self.seen = now - self._mark, dict(self.seconds), (self.samples, self.positions)
             os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it would tell of devices that are not there
             activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
-            self.tracer = profile(activities=activities, record_shapes=True, profile_memory=True)
-            self.tracer.start()
+            self._under = self.tracer = profile(activities=activities, record_shapes=True, profile_memory=True)
+            self._under.__enter__()
         elif self._done == WARMUP + TIMED + TRACED:
-            assert self.tracer is not None
-            self.tracer.stop()
-            self.counter = FlopCounterMode(display=False) if not self.trainer.mesh.degrees.sharded else None
-            if self.counter is None:
+            self._switch_off()
+            if self.trainer.mesh.degrees.sharded:
                 self.close()
             else:
-                self.counter.__enter__()
-        elif self._done == WARMUP + TIMED + TRACED + 1 and self.counter is not None:
-            self.counter.__exit__(None, None, None)
-            self.flops = self.counter.get_total_flops()
+                self._under = FlopCounterMode(display=False)
+                self._under.__enter__()
+        elif self._done == WARMUP + TIMED + TRACED + 1:
             self.close()
+
+    def _switch_off(self) -> None:
+        under, self._under = self._under, None
+        if under is None:
+            return
+        under.__exit__(None, None, None)
+        if isinstance(under, FlopCounterMode):
+            self.flops = under.get_total_flops()
+        else:
+            self._traced = self._done - WARMUP - TIMED
 
     def close(self) -> None:
         """Write what was measured and leave the trainer as it was; a run that was too short says so."""
+        self._switch_off()
         for owner, name, _ in self._parts:
             delattr(owner, name)
         self.trainer.fetch, self.trainer.tick = self._fetch, self._tick
@@ -93,10 +103,11 @@ class Profile:
             sys.stderr.write(f"profile: the run ended after {self._done} steps, and {WARMUP + TIMED} are needed to measure anything\n")
             return
         self.folder.mkdir(exist_ok=True)
-        if self.tracer is not None and self._done >= WARMUP + TIMED + TRACED:
+        if self.tracer is not None and self._traced:
             self.tracer.export_chrome_trace(str(self.folder / "trace.json"))
         (self.folder / "summary.md").write_text(self.page(), encoding="utf-8")
-        sys.stderr.write(f"profile: {self.folder / 'summary.md'} and trace.json beside it\n")
+        beside = "and trace.json beside it" if self._traced else f"without a trace: the run ended after {self._done} steps, before any was traced"
+        sys.stderr.write(f"profile: {self.folder / 'summary.md'} {beside}\n")
 
     @property
     def open(self) -> bool:
@@ -122,9 +133,9 @@ class Profile:
             "",
         ]
         lines += self._utilisation()
-        if self.tracer is not None:
+        if self.tracer is not None and self._traced:
             table = self.tracer.key_averages().table(sort_by="self_cpu_time_total", row_limit=SHOWN, max_name_column_width=60)
-            lines += [f"## Operations of the next {TRACED} steps, under the profiler", "", "```", table.strip(), "```", ""]
+            lines += [f"## Operations of the next {self._traced} steps, under the profiler", "", "```", table.strip(), "```", ""]
         return "\n".join(lines)
 
     def _utilisation(self) -> list[str]:
@@ -136,8 +147,9 @@ class Profile:
         if self.trainer.device.type == "cpu":
             from zoo.plan.devices import measure_cpu
 
-            ceiling = measure_cpu().peak["fp32"]
-            line += f": {100 * rate / ceiling:.0f} % (MFU) of the {ceiling / 1e9:,.0f} GFLOP/s that large fp32 products reach here, measured just now"
+            kind = "bf16" if self.trainer.settings.precision is Precision.BF16 else "fp32"
+            ceiling = measure_cpu().peak[kind]
+            line += f": {100 * rate / ceiling:.0f} % (MFU) of the {ceiling / 1e9:,.0f} GFLOP/s that large products reach here in {kind}, measured just now"
         return [line, ""]
 
     def _watched(self, loader: Any, device: torch.device) -> Iterator[Fetched]:

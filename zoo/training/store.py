@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import read_yaml
-from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
+from zoo.errors import CheckpointError, ConfigError, ZooError, near
 from zoo.settings import check_address
 from zoo.training.marker import MARKER, RUN, STEP, read_marker, step_name, wanted
 
 OPTION = "trainer.checkpoint_to"
+SUPPORTED = "s3://, gs://, az://, sftp://, ftp://, file://"
 ATTACHED = ("config.yaml", "overrides.yaml", "init.json", "log.jsonl")
 """Files of a run's directory that go with its checkpoints, besides the folder processor/."""
 
@@ -50,7 +51,9 @@ def check_protocol(url: str, path: str = OPTION) -> None:
             path, f"{url}: a package is missing for {protocol}:// ({error})", "pip install it beside zoo: s3fs, gcsfs, adlfs, paramiko ..."
         ) from None
     except ValueError:
-        raise ConfigError(path, f"{url}: {protocol}:// is not known", did_you_mean(protocol, available_protocols())) from None
+        known = near(protocol, available_protocols())
+        way = f"did you mean {' or '.join(f'{name}://' for name in known)}?" if known else f"{SUPPORTED}, or what else fsspec can write to"
+        raise ConfigError(path, f"{url}: {protocol}:// is not known", way) from None
 
 
 class Store:
@@ -234,4 +237,4 @@ def run_files(place: str) -> Iterator[Path]:
                 continue
             yield Path(folder) / RUN
             return
-    raise CheckpointError(f"{place}: holds no complete checkpoint of a run{''.join(problems)}")
+    raise CheckpointError(f"{place}: holds no complete checkpoint of a run{''.join(problems)}\n  way out: the address that was its trainer.checkpoint_to")

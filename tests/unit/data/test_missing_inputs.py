@@ -121,7 +121,7 @@ def test_without_the_option_an_empty_cell_is_a_bad_sample(tmp_path: Path) -> Non
     source = loader(data.only(["image", "text"], ["label"]))
     (batch,) = next(iter(source))
     assert torch.equal(batch.valid, torch.arange(ROWS) % 3 != 0)
-    assert {reason for _, reason in source.bad} == {"column 'picture' is empty"}
+    assert {reason for _, reason in source.bad} == {"column 'picture' is empty (data.optional=[image] keeps such rows)"}
 
 
 def test_equal_rows_stay_together_by_what_all_have(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from zoo.compose import compose
 from zoo.training.checkpoint import newest_checkpoint
@@ -53,3 +54,15 @@ def test_a_run_too_short_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     run(tmp_path / "run", "trainer.profile=true", "trainer.max_steps=4")
     assert "the run ended after 4 steps" in capsys.readouterr().err
     assert not (tmp_path / "run" / "profile").exists()
+
+
+@pytest.mark.parametrize("steps", [WARMUP + TIMED, WARMUP + TIMED + 2, WARMUP + TIMED + TRACED])
+def test_a_run_that_ends_while_it_is_traced(steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was measured is told, nothing stays switched on: torch ends a process that is left with a profiler by a segmentation fault."""
+    run(tmp_path / "run", "trainer.profile=true", f"trainer.max_steps={steps}")
+    traced = steps - WARMUP - TIMED
+    page = (tmp_path / "run" / "profile" / "summary.md").read_text()
+    assert (f"Operations of the next {traced} steps" in page) == bool(traced)
+    assert (tmp_path / "run" / "profile" / "trace.json").exists() == bool(traced)
+    assert "without a trace" in capsys.readouterr().err or traced
+    assert not torch.autograd.profiler._is_profiler_enabled

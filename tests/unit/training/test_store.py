@@ -364,5 +364,5 @@ def test_a_protocol_without_its_package_says_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(known_implementations, "far", {"class": "not_installed.Far", "err": "Install farfs to access far"})
     with pytest.raises(ConfigError, match=r"a package is missing for far:// \(Install farfs"):
         check_store(compose("trainer.checkpoint_to=far://bucket/x"))
-    with pytest.raises(ConfigError, match=r"(?s)s3x:// is not known.*'s3'"):
+    with pytest.raises(ConfigError, match=r"(?s)s3x:// is not known.*did you mean s3://"):
         check_store(compose("trainer.checkpoint_to=s3x://bucket/x"))

@@ -303,7 +303,8 @@ class TableSplit:
             value = row[column]
             if is_empty(value):
                 if name not in self.optional:
-                    raise DataError(f"column {column!r} is empty")
+                    keep = f" (data.optional=[{name}] keeps such rows)" if len(self.sources) > 1 else ""
+                    raise DataError(f"column {column!r} is empty{keep}")
                 raw[name] = None
                 continue
             raw[name] = self.files / value if name != TEXT and isinstance(value, str) else value
