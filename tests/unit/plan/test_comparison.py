@@ -134,7 +134,7 @@ def test_fsdp_gathers_parameters_for_both_forward_passes() -> None:
     one, four = (planned(model_of(), 32, parts, world=2, strategy=Strategy.FSDP).moved for parts in (1, 4))
     sizes = {(transfer.purpose, transfer.when): transfer.size for transfer in one}
     for transfer in four:
-        times = {("parameters", When.FORWARD): 8, ("predictions", When.FORWARD): 1}.get((transfer.purpose, transfer.when), 4)
+        times = {("parameters", When.FORWARD): 8, ("parameters", When.BACKWARD): 4}.get((transfer.purpose, transfer.when), 1)  # gradients leave once
         assert transfer.size == times * sizes[transfer.purpose, transfer.when]
 
 
