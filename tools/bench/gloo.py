@@ -54,34 +54,13 @@ BASE, ALONE, OURS, THEIRS = WAYS
 def ddp_segment(model: Any, x: Any, y: Any, size: int, total: int, rank: int, world: int) -> Callable[[int], None]:
     """The raw loop with this rank's rows of each global batch."""
     import torch
-    from torch import nn
-    from torch.nn import functional as F
     from torch.nn.parallel import DistributedDataParallel
 
-    from tools.bench.models import CLIP, LR, batches, multiplier
-    from zoo.optim.groups import ParameterGroups
+    from tools.bench.models import batches, lean_loop
 
     torch.manual_seed(0)  # the same order of rows on every rank
-    optimizer = torch.optim.AdamW(ParameterGroups(model).split(0.01), lr=LR, fused=True)
     wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    schedule, data, place, own = multiplier(total), batches(x, y, size), 0, slice(size * rank // world, size * (rank + 1) // world)
-
-    def segment(steps: int) -> None:
-        nonlocal place
-        for _ in range(steps):
-            inputs, labels = next(data)
-            loss = F.cross_entropy(wrapped(inputs[own]), labels[own])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            for group in optimizer.param_groups:
-                group["lr"] = LR * schedule(place)
-            optimizer.step()
-            place += 1
-            if place % 10 == 0:
-                loss.item()
-
-    return segment
+    return lean_loop(model, wrapped, batches(x, y, size), total, slice(size * rank // world, size * (rank + 1) // world))
 
 
 def rank_main(pipe: Connection, way: Way, rank: int, folder: str, case: str, total: int) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.optim.groups import ParameterGroups
+
 LR, CLIP, WARMUP = 1e-3, 1.0, 10
 
 
@@ -73,3 +75,34 @@ def batches(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(x) - size + 1, size):
             rows = order[start : start + size]
             yield x[rows], y[rows]
+
+
+def lean_loop(model: nn.Module, call: nn.Module, data: Iterator[tuple[Tensor, Tensor]], total: int, own: slice = slice(None)) -> Callable[[int], None]:
+    """The leanest loop that does what a trainer does: index a batch, forward, backward, clip, step, schedule.
+
+    Args:
+        model: whose parameters are trained.
+        call: what is called: the model, or what wraps it.
+        data: batches.
+        total: steps of the schedule.
+        own: this process's rows of each.
+    """
+    optimizer = torch.optim.AdamW(ParameterGroups(model).split(0.01), lr=LR, fused=True)
+    schedule, place = multiplier(total), 0
+
+    def segment(steps: int) -> None:
+        nonlocal place
+        for _ in range(steps):
+            inputs, labels = next(data)
+            loss = F.cross_entropy(call(inputs[own]), labels[own])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            for group in optimizer.param_groups:
+                group["lr"] = LR * schedule(place)
+            optimizer.step()
+            place += 1
+            if place % 10 == 0:
+                loss.item()
+
+    return segment

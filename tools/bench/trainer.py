@@ -37,10 +37,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools.bench.models import CASES, CLIP, LR, WARMUP, batches, multiplier
+from tools.bench.models import CASES, CLIP, LR, WARMUP, batches, lean_loop, multiplier
 from tools.bench.zoo_side import zoo, zoo_bare, zoo_compiled
 from tools.figures import markdown, quartiles, verdict
-from zoo.optim.groups import ParameterGroups
 
 SLOW_MS, ADDED_MS = 60.0, 0.05
 RIVALS = ("accelerate", "lightning", "transformers")
@@ -54,26 +53,8 @@ Segment = Callable[[int], None]
 
 
 def raw(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> Segment:
-    """The leanest loop that does the same: index a batch, forward, backward, clip, step, schedule."""
-    optimizer = torch.optim.AdamW(ParameterGroups(model).split(0.01), lr=LR, fused=True)
-    schedule, data, place = multiplier(total), batches(x, y, size), 0
-
-    def segment(steps: int) -> None:
-        nonlocal place
-        for _ in range(steps):
-            inputs, labels = next(data)
-            loss = F.cross_entropy(model(inputs), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            for group in optimizer.param_groups:
-                group["lr"] = LR * schedule(place)
-            optimizer.step()
-            place += 1
-            if place % 10 == 0:
-                loss.item()
-
-    return segment
+    """The leanest loop that does the same."""
+    return lean_loop(model, model, batches(x, y, size), total)
 
 
 def raw_loader(model: nn.Module, x: Tensor, y: Tensor, size: int, total: int) -> Segment:

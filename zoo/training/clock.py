@@ -7,6 +7,7 @@ Evaluations and checkpoints count for none of them.
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class DeviceClock(StepClock):
     def take(self, steps: int) -> tuple[float, dict[str, float]]:
         whole, parts = super().take(steps)
         found: dict[str, float] = {name: parts[name] for name in ("ms_data", "ms_rest") if name in parts}
-        for (_, start), (part, end) in zip(self._before, self._before[1:], strict=False):
+        for (_, start), (part, end) in pairwise(self._before):
             found[f"ms_{part}"] = found.get(f"ms_{part}", 0.0) + start.elapsed_time(end)
         return whole, found
 

@@ -77,7 +77,7 @@ class WholeBatch:
         valid = torch.cat([part.valid for part in parts])
         (*everything, all_valid), begin = self.owner.mesh.data.rows([*own, valid])  # A ...
         self.owner.clock.mark("communication")
-        prediction = dict(zip(names, everything, strict=False))
+        prediction = dict(zip(names, everything[: len(names)], strict=True))
         leaves = {name: value.requires_grad_() for name, value in prediction.items() if value.is_floating_point()}
         with torch.enable_grad(), self.owner.autocast:
             terms = self.owner.head.loss(prediction, dict(zip(targets, everything[len(names) :], strict=True)), all_valid)

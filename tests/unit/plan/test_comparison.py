@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.peak import real_peak
 from zoo.build import assemble
 from zoo.cli.main import main
 from zoo.data.fake import fake_batch
@@ -63,23 +63,6 @@ def step_of(model: Model, precision: Precision, processes: int = 1) -> tuple[Tra
     return TrainStep(model=model.train(), optimizer=made, schedule=lambda _: 1.0, settings=settings, seed=0, mesh=mesh, device=torch.device("cpu")), made
 
 
-def real_peak(model: Model, parts: list[Batch], precision: Precision, processes: int = 1) -> int:
-    """Most bytes that the allocator had handed out at once in the second step, with what was there before; one micro-batch's inputs alone count."""
-    step, made = step_of(model, precision, processes)
-    step(parts, 0, step.counts(parts, False)[0])
-    step.gradients.clear()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step(parts, 1, step.counts(parts, False)[0])
-    now = peak = 0
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    kept = [*model.parameters(), *model.buffers(), *(value for state in made.state.values() for value in state.values())]
-    parts[0].apply(lambda tensor: (kept.append(tensor), tensor)[1])
-    return peak + sum(tensor.numel() * tensor.element_size() for tensor in kept)
-
-
 CASES = [
     (48, 1, Precision.BF16, Recompute.NONE, {}),
     (768, 1, Precision.FP32, Recompute.FULL, {"loss": "sigmoid"}),
@@ -95,14 +78,16 @@ def test_a_real_step_needs_what_was_predicted(rows: int, parts: int, precision: 
     model = model_of(**head)
     predicted = planned(model, rows, parts, bf16=precision is Precision.BF16, kept=kept).memory
     recompute_blocks(model, kept)
-    assert predicted.total == pytest.approx(real_peak(model, batches(rows, parts), precision), rel=0.05)
+    assert predicted.total == pytest.approx(real_peak(model, optimizer(model), batches(rows, parts), precision, Mesh()), rel=0.05)
 
 
 def test_each_of_several_devices_compares_all_rows() -> None:
     """The other's rows are stood in for; DDP's buffer is not there in a process alone. Twice the rows are four times the scores."""
     model = model_of()
     made = planned(model, 768, 16, world=2)
-    assert made.memory.total - made.memory.gathered == pytest.approx(real_peak(model, batches(384, 16), Precision.FP32, processes=2), rel=0.05)
+    assert made.memory.total - made.memory.gathered == pytest.approx(
+        real_peak(model, optimizer(model), batches(384, 16), Precision.FP32, Mesh(data=OneOfAll(processes=2))), rel=0.05
+    )
     assert made.comparison is not None
     sent = next(transfer for transfer in made.moved if transfer.purpose == "predictions")
     assert sent.size == 768 * (2 * 16 * 4 + 4 + 8 + 1)  # two vectors, the scale, the pair's number, whether it counts

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from tests.peak import real_peak
 from zoo.build import assemble
 from zoo.data.fake import fake_batch
 from zoo.model import Model
@@ -17,10 +17,8 @@ from zoo.plan.layout import Layout, Strategy
 from zoo.plan.memory import of_layout, predict
 from zoo.plan.trace import Numbers
 from zoo.plan.workload import of_model
-from zoo.settings import Precision, Recompute, TrainerSettings
+from zoo.settings import Precision, Recompute
 from zoo.specs import ClassTarget, DataSpec, TextInput
-from zoo.structs import Batch
-from zoo.training.step import TrainStep
 
 SPEC = DataSpec(inputs=(TextInput(name="text", vocab_size=500, max_length=64),), targets=(ClassTarget(name="label", labels=("a", "b")),))
 
@@ -32,25 +30,6 @@ def model_of(**options: Any) -> Model:
 
 def optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
     return adamw(groups=ParameterGroups(model))
-
-
-def real_peak(model: Model, batch: Batch, precision: Precision) -> int:
-    """Most bytes that the CPU allocator had handed out at once in the trainer's second step, with what was there before."""
-    made = optimizer(model)
-    settings = TrainerSettings(precision=precision)
-    step = TrainStep(model=model.train(), optimizer=made, schedule=lambda _: 1.0, settings=settings, seed=0, mesh=Mesh(), device=torch.device("cpu"))
-    step([batch], 0, step.counts([batch], False)[0])
-    step.gradients.clear()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step([batch], 1, step.counts([batch], False)[0])
-    now = peak = 0
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    kept = [*model.parameters(), *model.buffers(), *(value for state in made.state.values() for value in state.values())]
-    batch.apply(lambda tensor: (kept.append(tensor), tensor)[1])
-    return peak + sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
 CASES = [
@@ -69,7 +48,7 @@ def test_a_real_step_of_twelve_blocks_needs_what_was_predicted(checkpointing: Re
     model, batch = model_of(**options), fake_batch(SPEC, 8, lengths=[64] * 8)
     predicted = predict(model, batch, optimizer, bf16=precision is Precision.BF16, checkpointing=checkpointing, every=every)
     recompute_blocks(model, checkpointing, every)
-    real = real_peak(model, batch, precision)
+    real = real_peak(model, optimizer(model), [batch], precision, Mesh())
     assert predicted.total == pytest.approx(real, rel=0.05)
     assert predicted.parameters == sum(parameter.numel() * 4 for parameter in model.parameters())
     assert predicted.gradients == predicted.parameters
