@@ -29,6 +29,8 @@ MB = 1e6
 GROWTH = 0.5
 """MB for 1,000 steps, of the process itself and of its loader processes together."""
 SLOWER = 1.10
+ENOUGH = 4
+"""Samples, for a slope."""
 MORE_FILES = 2
 """A checkpoint that is being written as the sample is taken has a file open, and a thread."""
 DIGITS = ["data=digits", "model/encoder=mlp", "trainer.eval_every=500", "trainer.checkpoint_every=1000", "trainer.log_every=10"]
@@ -46,20 +48,21 @@ class Watch:
 
     steps: list[int] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
-    children: list[float] = field(default_factory=list)
+    children: list[dict[int, float]] = field(default_factory=list)
+    """By process: those of an evaluation come later than those of the training, which is no growth."""
     files: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
 
     def take(self, process: int, step: int) -> None:
         try:
             own, threads = status(process)
-            others = [status(child)[0] for child in descendants(process)]
+            others = {child: status(child)[0] for child in descendants(process)}
             files = len(list(Path(f"/proc/{process}/fd").iterdir()))
         except (OSError, KeyError):
             return  # it is ending
         self.steps.append(step)
         self.own.append(own)
-        self.children.append(sum(others))
+        self.children.append(others)
         self.files.append(files)
         self.threads.append(threads)
 
@@ -78,6 +81,16 @@ def descendants(process: int) -> list[int]:
 def slope(steps: list[int], values: list[float]) -> float:
     """Least squares, for 1,000 steps."""
     return statistics.linear_regression(steps, values).slope * 1000 if len(set(steps)) > 1 else 0.0
+
+
+def together(steps: list[int], samples: list[dict[int, float]]) -> float:
+    """The slopes of all processes, each while it is there, added up; of those that there are samples enough of."""
+    total = 0.0
+    for process in {process for sample in samples for process in sample}:
+        known = [(step, sample[process]) for step, sample in zip(steps, samples, strict=True) if process in sample]
+        if len(known) >= ENOUGH:
+            total += slope([step for step, _ in known], [value for _, value in known])
+    return total
 
 
 def row_times(rows: list[dict[str, float]]) -> list[tuple[int, float]]:
@@ -138,11 +151,11 @@ def main() -> int:
         first = statistics.median(value for step, value in times if step <= part)
         last = statistics.median(value for step, value in times if step > steps - part)
         later = [place for place, step in enumerate(found.steps) if part < step < steps]  # the test and the bundle come after the last step
-        if len(later) < 4:
+        if len(later) < ENOUGH:
             return verdict([f"{name}: {len(later)} samples are too few; way out: a smaller --every, or more steps"])
         at = [found.steps[place] for place in later]
-        own, children = ([series[place] for place in later] for series in (found.own, found.children))
-        grows, children_grow = slope(at, own), slope(at, children)
+        own = [found.own[place] for place in later]
+        grows, children_grow = slope(at, own), together(at, [found.children[place] for place in later])
         counts = {}
         for what, series in (("open files", found.files), ("threads", found.threads)):
             begin, end = (statistics.median(series[place] for place in places) for places in (later[: len(later) // 4 or 1], later[-(len(later) // 4 or 1) :]))

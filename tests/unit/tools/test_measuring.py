@@ -11,7 +11,7 @@ import torch
 
 from tools.bench.batches import budget_for
 from tools.figures import markdown, quartiles, verdict
-from tools.long_run import last_step, row_times, slope
+from tools.long_run import last_step, row_times, slope, together
 from tools.resume_table import numbers
 from zoo.data.order import Planner
 from zoo.settings import BatchPacking, Order
@@ -88,3 +88,12 @@ def test_the_memory_tables_documented_cases_are_known_and_others_are_named() -> 
         done = subprocess.run([sys.executable, str(tool), "--cases", cases], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert f"error: --cases: {unknown}; there are none; selective; " in done.stderr
+
+
+def test_a_process_that_begins_later_is_no_growth() -> None:
+    """Loader processes of an evaluation begin with the first one; what counts is how each grows while it is there."""
+    steps = list(range(0, 1000, 100))
+    steady = [{1: 500.0} | ({2: 520.0} if step >= 500 else {}) | ({3: 900.0} if step == 900 else {}) for step in steps]
+    assert together(steps, steady) == 0
+    growing = [{1: 500.0 + 0.002 * step} | ({2: 520.0 + 0.001 * step} if step >= 500 else {}) for step in steps]
+    assert together(steps, growing) == pytest.approx(3.0)
