@@ -29,6 +29,7 @@ REGISTRY_NAMES = {
     "SCHEDULES": "schedule",
     "CALLBACKS": "callback",
     "LOGGERS": "logger",
+    "CONVERTERS": "converter",
 }
 _REGISTERS = re.compile(rf"^@({'|'.join(REGISTRY_NAMES)})\.register\(", re.MULTILINE)
 

@@ -251,9 +251,10 @@ OPTIMIZERS = Registry("optimizer", "optimizer")
 SCHEDULES = Registry("schedule", "schedule")
 CALLBACKS = Registry("callback", "callback")
 LOGGERS = Registry("logger", "logger")
+CONVERTERS = Registry("converter", "converter")
 
 KINDS: dict[str, Registry] = {
-    entry.kind: entry for entry in (ENCODERS, DECODERS, HEADS, DATASETS, TRANSFORMS, TOKENIZERS, OPTIMIZERS, SCHEDULES, CALLBACKS, LOGGERS)
+    entry.kind: entry for entry in (ENCODERS, DECODERS, HEADS, DATASETS, TRANSFORMS, TOKENIZERS, OPTIMIZERS, SCHEDULES, CALLBACKS, LOGGERS, CONVERTERS)
 }
 
 

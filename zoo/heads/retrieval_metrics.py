@@ -58,26 +58,65 @@ class RetrievalMetrics:
         return {}
 
 
+class NeighbourMetrics:
+    """``recall@k``, ``median_rank`` and ``mrr`` of each row as the query and all others of the split as the answers, where it has a partner among them.
+
+    Args:
+        target: its name.
+        k: lengths of ranked list.
+    """
+
+    def __init__(self, target: PairTarget, k: tuple[int, ...]) -> None:
+        self.target, self.k = target, k
+        self.vectors: list[Tensor] = []
+        self.pairs: list[Tensor] = []
+
+    def update(self, prediction: Prediction, targets: Targets, valid: Tensor) -> None:
+        counted = valid.cpu()
+        self.vectors.append(prediction["vectors"].detach().cpu().float()[counted])  # B D
+        self.pairs.append(targets[self.target.name].cpu()[counted])
+
+    def merge(self) -> None:
+        (vectors, pairs), _ = current_group().rows([torch.cat(self.vectors), torch.cat(self.pairs)])
+        self.vectors, self.pairs = [vectors], [pairs]
+
+    def compute(self) -> dict[str, float]:
+        vectors, pairs = torch.cat(self.vectors), torch.cat(self.pairs)  # S D, S
+        rank = ranks(vectors, vectors, pairs, itself=False)
+        figures = {f"recall@{k}": recall(rank, k) for k in self.k} | {"mrr": float((1 / rank).mean())}
+        return figures | {"median_rank": float(rank.quantile(0.5)) if len(rank) else float("nan")}
+
+    def tables(self) -> dict[str, Any]:
+        return {}
+
+
 def recall(rank: Tensor, k: int) -> float:
     """The share of ranks up to ``k``; NaN where one of them is."""
     return float(torch.where(rank.isnan(), rank, (rank <= k).to(rank)).mean())
 
 
-def ranks(queries: Tensor, answers: Tensor, pairs: Tensor) -> Tensor:
+def ranks(queries: Tensor, answers: Tensor, pairs: Tensor, *, itself: bool = True) -> Tensor:
     """S float64: the rank of each query's best right answer; NaN where a cosine that it is compared by is not finite.
 
     Args:
         queries: S D of length 1.
         answers: S D of length 1.
         pairs: S, equal where rows are of one thing.
+        itself: whether a query's own row is an answer to it; otherwise those that have no other are left out.
     """
-    found = [torch.empty(0, dtype=torch.float64)]
+    found, place = [torch.empty(0, dtype=torch.float64)], 0
     for some, same in zip(queries.split(CHUNK), pairs.split(CHUNK), strict=True) if len(queries) else ():
         cosine = some @ answers.T  # Q S
         right = same[:, None] == pairs
+        if not itself:
+            own = torch.arange(place, place + len(some))
+            cosine[torch.arange(len(some)), own] = -2.0  # below every cosine: never higher than a right one, and never as high
+            right[torch.arange(len(some)), own] = False
+            place += len(some)
         best = cosine.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         higher = ((cosine > best + TIE) & ~right).sum(dim=1)
         equal = (((cosine - best).abs() <= TIE) & ~right).sum(dim=1)
         # NaN is neither higher nor equal: without this, a model that has diverged would be first everywhere.
-        found.append(torch.where(cosine.isfinite().all(dim=1), 1 + higher + equal.double() / 2, torch.nan))
+        rank = torch.where(cosine.isfinite().all(dim=1), 1 + higher + equal.double() / 2, torch.nan)
+        found.append(rank if itself else rank[right.any(dim=1)])
     return torch.cat(found)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from zoo.config import RunConfig
     from zoo.data.processor import Processor
+    from zoo.hub.convert import Foreign
     from zoo.model import Model
 
 FORMAT = 1
@@ -136,22 +137,51 @@ def write_bundle(
         tables: confusion matrices and the like, by name.
         state: weights to publish in place of the model's own (EMA, gathered shards, a checkpoint's).
     """
-    from zoo.hub.card import model_card
-    from zoo.hub.weights import save_weights
-
     tree = config.to_dict() | _NOT_PUBLISHED | {"logger": {}, "callback": {}}
     tree["trainer"] = {**tree["trainer"], "checkpoint_to": None}  # an address of the owner's
     head: Any = model.head
     figures = {"metrics": dict(metrics), "tables": dict(tables or {}), "protocol": str(getattr(head, "protocol", "")), "parameters": model.num_parameters()}
     with published(Path(folder)) as fresh:
-        own = {"format": FORMAT, "zoo": _version(), "plugins": _plugins(config), "spec": processor.spec.to_dict()}
-        (fresh / CONFIG).write_text(to_yaml(own | tree), encoding="utf-8")
-        save_weights(fresh / WEIGHTS, model.state_dict() if state is None else state)
-        (fresh / "processor").mkdir()
-        processor.save(fresh / "processor")
-        (fresh / METRICS).write_text(json.dumps(figures, indent=1), encoding="utf-8")
-        (fresh / CARD).write_text(model_card(tree, processor.spec, figures, dict(notes or {})), encoding="utf-8")
+        _write(fresh, tree, processor, figures, model.state_dict() if state is None else state, dict(notes or {}), _plugins(config))
     return Path(folder)
+
+
+def write_converted(folder: Path, *, name: str, source: str, nodes: Mapping[str, Any], foreign: "Foreign", parameters: int) -> None:
+    """A bundle of what another library trained, into an empty folder: no run's config, and no figures that zoo has not measured.
+
+    Args:
+        folder: empty.
+        name: of the model.
+        source: where its files came from.
+        nodes: checked, of encoder, decoder and head.
+        foreign: the parts.
+        parameters: how many there are.
+    """
+    tree = {"name": name, "data": foreign.data, "model": dict(nodes)}
+    figures = {"metrics": {}, "tables": {}, "protocol": "", "parameters": parameters}
+    _write(folder, tree, foreign.processor, figures, foreign.state, {"source": source}, [])
+
+
+def _write(
+    fresh: Path,
+    tree: Mapping[str, Any],
+    processor: "Processor",
+    figures: Mapping[str, Any],
+    state: "Mapping[str, Tensor]",
+    notes: Mapping[str, str],
+    plugins: list[str],
+) -> None:
+    from zoo.hub.card import converted_card, model_card
+    from zoo.hub.weights import save_weights
+
+    card = model_card if "trainer" in tree else converted_card
+    own = {"format": FORMAT, "zoo": _version(), "plugins": plugins, "spec": processor.spec.to_dict()}
+    (fresh / CONFIG).write_text(to_yaml(own | dict(tree)), encoding="utf-8")
+    save_weights(fresh / WEIGHTS, state)
+    (fresh / "processor").mkdir()
+    processor.save(fresh / "processor")
+    (fresh / METRICS).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    (fresh / CARD).write_text(card(tree, processor.spec, figures, notes), encoding="utf-8")
 
 
 def open_bundle(path: str | Path) -> Bundle:

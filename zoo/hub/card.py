@@ -64,6 +64,35 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
     return "\n\n".join(lines) + "\n"
 
 
+def converted_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+    """README.md of a bundle whose weights another library trained.
+
+    Args:
+        config: ``name`` and ``model``.
+        spec: of what the model takes and answers with.
+        figures: ``parameters``.
+        notes: ``source`` of the files.
+    """
+    name, parts = str(config["name"]), config["model"]
+    inputs = inputs_of(parts, spec.inputs)
+    kind = task(replace(spec, inputs=inputs)) if len(inputs) == 1 else None
+    front = {"library_name": "zoo", **({"pipeline_tag": kind} if kind else {}), "tags": ["zoo", "pytorch", "converted", *([kind] if kind else [])]}
+    stages = [parts["encoder"]["name"], *([parts["decoder"]["name"]] if parts["decoder"]["name"] != "none" else []), parts["head"]["name"]]
+    lines = [
+        f"---\n{to_yaml(front)}---",
+        f"# {name}",
+        f"`{' -> '.join(stages)}`, {figures['parameters']:,} parameters: the tensors of {notes['source']} as zoo's, which give the same numbers. "
+        "`conversion.json` says what became of each.",
+        "## Use",
+        _usage(inputs),
+        "## Inputs and answers",
+        "\n".join(f"- {line}" for line in [*map(_describe_input, spec.inputs), *map(_describe_target, spec.targets)]),
+        "## Licence, data and limits",
+        "Those of the original, at its source.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
 def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, float], notes: Mapping[str, str]) -> dict[str, Any]:
     front: dict[str, Any] = {"library_name": "zoo"}
     if kind:

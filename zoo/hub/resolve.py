@@ -1,27 +1,27 @@
-"""Names of models -> bundles on disk: a path, or a name that ``conf/pretrained`` has a record of. Imports no torch until it loads."""
+"""What people call a model -> its bundle on disk: a path, the name of a record, or an address. Imports no torch until it loads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from zoo.errors import CheckpointError, ZooError, did_you_mean
+from zoo.errors import CheckpointError, did_you_mean
+from zoo.hub.records import names, records
 
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
 
-SUPPORTED = "a path to a bundle or a run's directory, or a name (`zoo list pretrained`)"
+SUPPORTED = "a path to a bundle or a run's directory, a name (`zoo list pretrained`), or an address (hf://, timm://, https://...#sha256=, pypi://)"
 
 
 def load(uri: str | Path, *, device: str = "auto") -> "Predictor":
-    """A model that is ready to ``predict``.
+    """A model that is ready to ``predict``; what is not here yet is fetched.
 
     Args:
-        uri: path of a bundle or of a run's directory, or the name of a pretrained model.
+        uri: path of a bundle or of a run's directory, the name of a pretrained model, or an address.
         device: auto takes the accelerator if there is one, else the CPU.
 
     Raises:
         CheckpointError: where it does not exist, is incomplete, damaged or hostile.
+        DownloadError: where it cannot be had.
     """
     folder = resolve(uri)
     from zoo.inference.predictor import Predictor
@@ -30,42 +30,47 @@ def load(uri: str | Path, *, device: str = "auto") -> "Predictor":
 
 
 def resolve(uri: str | Path) -> Path:
-    """The folder that a path or a name stands for.
+    """The folder that a path, a name or an address stands for; what is not here yet is fetched.
 
     Raises:
         CheckpointError: where there is none; the message says what is supported.
+        DownloadError: where it cannot be had.
     """
     text = str(uri)
-    if "://" in text:
+    if "://" not in text:
+        path = Path(text).expanduser()
+        if path.exists():
+            return path
+        check_name(text)
+    elif text.partition("://")[0] in STORES:
         raise CheckpointError(
-            f"{text}: models are loaded from folders here\n  way out: of a run whose trainer.checkpoint_to this is: zoo export {text} --to FOLDER, then FOLDER"
-            f"\n  way out: {SUPPORTED}"
+            f"{text}: models are loaded from folders, names and addresses\n  way out: of a run whose trainer.checkpoint_to this is: zoo export {text} --to FOLDER, "
+            f"then FOLDER\n  way out: {SUPPORTED}"
         )
-    path = Path(text).expanduser()
-    if path.exists():
-        return path
-    records = pretrained()
-    if text in records:
-        return records[text]
+    from zoo.hub.pull import pull
+
+    return pull(text).folder
+
+
+STORES = ("s3", "gs", "gcs", "az", "abfs", "sftp", "ssh", "ftp", "file", "memory")
+"""What checkpoints are sent to, and models are not loaded from."""
+
+
+def check_name(text: str) -> None:
+    """Whether something that is no folder here is the name of a pretrained model. Fetches nothing.
+
+    Raises:
+        CheckpointError: with near names.
+    """
+    known = names()
+    if text in known:
+        return
     if any(sign in text for sign in "/\\") or text.startswith("."):
-        raise CheckpointError(f"{path}: there is no such folder\n  way out: {SUPPORTED}")
-    known = did_you_mean(text, records) if records else "no pretrained models are recorded"
-    raise CheckpointError(f"{text!r} is neither a folder here ({Path.cwd()}) nor the name of a pretrained model; {known}\n  way out: {SUPPORTED}")
+        raise CheckpointError(f"{Path(text).expanduser()}: there is no such folder\n  way out: {SUPPORTED}")
+    hint = did_you_mean(text, known) if known else "no pretrained models are recorded"
+    raise CheckpointError(f"{text!r} is neither a folder here ({Path.cwd()}) nor the name of a pretrained model; {hint}\n  way out: {SUPPORTED}")
 
 
 def pretrained() -> dict[str, Path]:
-    """Name -> bundle of every record in ``conf/pretrained`` (``{bundle: path from the folder above conf}``)."""
-    found: dict[str, Path] = {}
-    for conf in conf_folders():
-        for record in sorted((conf / "pretrained").glob("*.yaml")):
-            entry = yaml.safe_load(record.read_text(encoding="utf-8"))
-            if not isinstance(entry, dict) or not isinstance(entry.get("bundle"), str):
-                raise ZooError(f"{record}: a record needs the key bundle: the folder's path from {conf.parent}")
-            found.setdefault(record.stem, conf.parent / entry["bundle"])
-    return found
-
-
-def conf_folders() -> list[Path]:
-    """The user's own ``./conf`` first, then zoo's: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return [folder for folder in (Path.cwd() / "conf", package / "conf", package.parent / "conf") if folder.is_dir()]
+    """Name -> bundle of every record whose model comes with zoo."""
+    return {name: found.bundle for name, found in records().items() if found.bundle is not None}

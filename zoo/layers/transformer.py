@@ -6,6 +6,7 @@ Letters: B items, N positions, D width.
 from enum import StrEnum
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from zoo.layers.attention import MultiHeadAttention
@@ -18,6 +19,11 @@ from zoo.structs import Packing
 class NormPlacement(StrEnum):
     PRE = "pre"
     POST = "post"
+
+
+class Pooler(StrEnum):
+    NONE = "none"
+    FIRST = "first"
 
 
 class TransformerBlock(nn.Module):
@@ -35,15 +41,18 @@ class TransformerBlock(nn.Module):
         drop_path: probability of leaving a branch out for a sample.
         qkv_bias: bias of the projections to queries, keys and values.
         norm_eps: added to the variance in the norms.
+        layer_scale: what a trained factor for each of D, on the output of both branches, begins with; 0 for none.
     """
 
     tensor_cuts: ClassVar = {
         "norm1": Cut.POSITIONS,
         "attention.qkv": Cut.COLUMNS,
         "attention.proj": Cut.ROWS,
+        "scale1": Cut.POSITIONS,
         "norm2": Cut.POSITIONS,
         "mlp.fc1": Cut.COLUMNS,
         "mlp.fc2": Cut.ROWS,
+        "scale2": Cut.POSITIONS,
     }
     tensor_parts: ClassVar = {"attention": Along.HEADS, "mlp.dropout": Along.HIDDEN, "dropout1": Along.POSITIONS, "dropout2": Along.POSITIONS}
 
@@ -61,15 +70,18 @@ class TransformerBlock(nn.Module):
         drop_path: float = 0.0,
         qkv_bias: bool = True,
         norm_eps: float = 1e-6,
+        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
         self.placement, self.heads, self.hidden = placement, heads, round(mlp_ratio * dim)
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attention = MultiHeadAttention(dim=dim, heads=heads, causal=causal, bias=qkv_bias, dropout=attention_dropout)
+        self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.dropout1 = Dropout(dropout)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = FeedForward(dim=dim, hidden=self.hidden, activation=activation, dropout=dropout)
+        self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.dropout2 = Dropout(dropout)
         self.drop_path2 = DropPath(drop_path)
 
@@ -80,10 +92,28 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
         """B N D -> B N D; packed 1 T D, where attention stays within an item."""
         if self.placement is NormPlacement.PRE:
-            x = x + self.drop_path1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing), packing), packing)
-            return x + self.drop_path2(self.dropout2(self.mlp(self.norm2(x), packing), packing), packing)  # type: ignore[no-any-return]
-        x = self.norm1(x + self.drop_path1(self.dropout1(self.attention(x, mask, rotation, packing), packing), packing))
-        return self.norm2(x + self.drop_path2(self.dropout2(self.mlp(x, packing), packing), packing))  # type: ignore[no-any-return]
+            x = x + self.drop_path1(self.scale1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing), packing)), packing)
+            return x + self.drop_path2(self.scale2(self.dropout2(self.mlp(self.norm2(x), packing), packing)), packing)  # type: ignore[no-any-return]
+        x = self.norm1(x + self.drop_path1(self.scale1(self.dropout1(self.attention(x, mask, rotation, packing), packing)), packing))
+        return self.norm2(x + self.drop_path2(self.scale2(self.dropout2(self.mlp(x, packing), packing)), packing))  # type: ignore[no-any-return]
+
+
+class LayerScale(nn.Module):
+    """A trained factor for each of D (Touvron et al., 2021, https://arxiv.org/abs/2103.17239).
+
+    Args:
+        dim: width D.
+        start: what each begins with, small: 1e-5 for deep models.
+    """
+
+    no_decay = ("weight",)
+
+    def __init__(self, dim: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
 
 
 def init_transformer(module: nn.Module, std: float = 0.02) -> None:

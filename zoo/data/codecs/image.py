@@ -30,8 +30,13 @@ class Fit(StrEnum):
     STRETCH = "stretch"
 
 
+class Filter(StrEnum):
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
 class ImageCodec:
-    """Decode, resize with an antialiased bilinear filter, keep as uint8; normalise the finished batch.
+    """Decode, resize with an antialiased filter, keep as uint8; normalise the finished batch.
 
     Transparency is laid on white, EXIF rotation is applied, 16 bit and float images are scaled to 8 bit.
 
@@ -42,6 +47,8 @@ class ImageCodec:
         mean: of each channel on the scale 0 to 1; one figure serves all channels.
         std: likewise.
         fit: crop covers the frame and cuts the middle out; pad shows the whole image on black; stretch changes its proportions.
+        filter: bilinear or bicubic.
+        crop: with fit=crop, the share of the shorter side that is left, above 0 and up to 1; ImageNet's models take .875 and more.
     """
 
     kind: ClassVar[str] = "image"
@@ -50,7 +57,16 @@ class ImageCodec:
     pad: int = 0
 
     def __init__(
-        self, *, name: str, channels: int, size: tuple[int, int], mean: tuple[float, ...] = (0.5,), std: tuple[float, ...] = (0.5,), fit: Fit = Fit.CROP
+        self,
+        *,
+        name: str,
+        channels: int,
+        size: tuple[int, int],
+        mean: tuple[float, ...] = (0.5,),
+        std: tuple[float, ...] = (0.5,),
+        fit: Fit = Fit.CROP,
+        filter: Filter = Filter.BILINEAR,
+        crop: float = 1.0,
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"image_channels={channels}: an image has 1 (grey) or 3 (RGB)")
@@ -61,7 +77,10 @@ class ImageCodec:
                 raise ValueError(f"{option} has {len(figures)} figures for {channels} channels; give 1 or {channels}")
         if min(std) <= 0:
             raise ValueError(f"std={list(std)}: each figure has to be above 0")
+        if not 0 < crop <= 1 or (crop < 1 and fit is not Fit.CROP):
+            raise ValueError(f"crop={crop} with fit={fit}: a share above 0 and up to 1 is needed, and fit=crop for one below 1")
         self.name, self.channels, self.size, self.mean, self.std, self.fit = name, channels, (size[0], size[1]), tuple(mean), tuple(std), fit
+        self.filter, self.crop = filter, crop
         self.spec = ImageInput(name=name, channels=channels, height=size[0], width=size[1])
 
     def encode(self, raw: Any) -> Encoded:
@@ -72,7 +91,7 @@ class ImageCodec:
         """Many images at once: uint8 S C H W."""
         if images.shape[1] != self.channels:
             images = torch.stack([self._channels(image) for image in images])
-        return images if tuple(images.shape[2:]) == self.size else torch.cat([self._resize(chunk) for chunk in images.split(4096)])
+        return images if tuple(images.shape[2:]) == self.size and self.crop == 1 else torch.cat([self._resize(chunk) for chunk in images.split(4096)])
 
     def finish(self, values: Values) -> Values:
         assert isinstance(values.values, Tensor)
@@ -81,19 +100,33 @@ class ImageCodec:
         return Values(values.values.to(torch.float32).sub_(mean).mul_(scale), values.mask)  # B C H W
 
     def state(self) -> dict[str, Any]:
-        return {"channels": self.channels, "size": list(self.size), "mean": list(self.mean), "std": list(self.std), "fit": str(self.fit)}
+        frame = {"channels": self.channels, "size": list(self.size), "mean": list(self.mean), "std": list(self.std), "fit": str(self.fit)}
+        return frame | {"filter": str(self.filter), "crop": self.crop}
 
     def save_files(self, folder: Path) -> None:
         pass
 
     @classmethod
     def from_state(cls, name: str, state: Mapping[str, Any], folder: Path) -> "ImageCodec":  # noqa: ARG003
-        strict(state, name, channels=int, size=list, mean=list, std=list, fit=str)
+        state = {"filter": "bilinear", "crop": 1.0} | dict(state)  # bundles of zoo 0.1.0 have neither
+        strict(state, name, channels=int, size=list, mean=list, std=list, fit=str, filter=str, crop=float)
         size = list_of(state["size"], int, f"{name}.size")
-        if len(size) != 2 or state["fit"] not in list(Fit):
-            raise CheckpointError(f"processor.json: {name} has size {size} and fit {state['fit']!r}; expected [height, width] and one of {', '.join(Fit)}")
+        if len(size) != 2 or state["fit"] not in list(Fit) or state["filter"] not in list(Filter):
+            raise CheckpointError(
+                f"processor.json: {name} has size {size}, fit {state['fit']!r} and filter {state['filter']!r}; expected [height, width], "
+                f"one of {', '.join(Fit)}, and one of {', '.join(Filter)}"
+            )
         mean, std = (tuple(map(float, list_of(state[key], float, f"{name}.{key}"))) for key in ("mean", "std"))
-        return cls(name=name, channels=state["channels"], size=(size[0], size[1]), mean=mean, std=std, fit=Fit(state["fit"]))
+        return cls(
+            name=name,
+            channels=state["channels"],
+            size=(size[0], size[1]),
+            mean=mean,
+            std=std,
+            fit=Fit(state["fit"]),
+            filter=Filter(state["filter"]),
+            crop=state["crop"],
+        )
 
     def _channels(self, image: Tensor) -> Tensor:
         if image.shape[0] == self.channels:
@@ -107,32 +140,33 @@ class ImageCodec:
     def _resize(self, image: Tensor) -> Tensor:
         """... C H W uint8 of any size -> the codec's size."""
         height, width = image.shape[-2:]
-        if (height, width) == self.size:
+        if (height, width) == self.size and self.crop == 1:
             return image
-        scales = self.size[0] / height, self.size[1] / width
+        frame = int(self.size[0] / self.crop), int(self.size[1] / self.crop)
+        scales = frame[0] / height, frame[1] / width
         match self.fit:
             case Fit.STRETCH:
-                return _scaled(image, self.size)
+                return self._scaled(image, self.size)
             case Fit.CROP:
                 scale = max(scales)
-                inner = max(self.size[0], int(height * scale)), max(self.size[1], int(width * scale))
+                inner = max(frame[0], int(height * scale)), max(frame[1], int(width * scale))
             case Fit.PAD:
                 scale = min(scales)
                 inner = max(1, min(self.size[0], round(height * scale))), max(1, min(self.size[1], round(width * scale)))
-        image = _scaled(image, inner)
+        image = self._scaled(image, inner)
         top, left = round((inner[0] - self.size[0]) / 2), round((inner[1] - self.size[1]) / 2)
         if self.fit is Fit.CROP:
             return image[..., top : top + self.size[0], left : left + self.size[1]].contiguous()
         return F.pad(image, (-left, self.size[1] - inner[1] + left, -top, self.size[0] - inner[0] + top))
 
-
-def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(image.shape[-2:]) == size:
-        return image
-    batch = image if image.dim() == 4 else image[None]
-    # channels-last takes torch's vectorised uint8 path, which is a few times faster and the same to the bit
-    batch = F.interpolate(batch.contiguous(memory_format=torch.channels_last), size=size, mode="bilinear", antialias=True, align_corners=False).contiguous()
-    return batch if image.dim() == 4 else batch[0]
+    def _scaled(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        if tuple(image.shape[-2:]) == size:
+            return image
+        batch = image if image.dim() == 4 else image[None]
+        # channels-last takes torch's vectorised uint8 path, which is a few times faster and the same to the bit
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch = F.interpolate(batch, size=size, mode=str(self.filter), antialias=True, align_corners=False).contiguous()
+        return batch if image.dim() == 4 else batch[0]
 
 
 def _pixels(raw: Any) -> Tensor:

@@ -30,6 +30,13 @@ class WordPieceTokenizer(subword.SubwordTokenizer):
         super().__init__(vocab_size=vocab_size, path=path)
         self.lowercase, self.min_frequency = lowercase, min_frequency
 
+    @classmethod
+    def of_vocabulary(cls, vocabulary: dict[str, int], *, lowercase: bool) -> "WordPieceTokenizer":
+        """With a vocabulary that another tokenizer of this kind was trained to: BERT's vocab.txt."""
+        tokenizer = cls(lowercase=lowercase)
+        tokenizer._use(tokenizer._pipeline(vocabulary))
+        return tokenizer
+
     def _trained(self, texts: list[str]) -> "Library":
         from tokenizers import Tokenizer as Library
         from tokenizers import models, trainers
@@ -63,6 +70,7 @@ class WordPieceTokenizer(subword.SubwordTokenizer):
         library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         library.decoder = decoders.WordPiece()
         if vocabulary:
-            library.add_special_tokens(list(SPECIAL))
-            library.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+            library.add_special_tokens([token for token in SPECIAL if token in vocabulary])
+            ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+            library.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
         return library

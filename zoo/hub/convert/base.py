@@ -1,0 +1,122 @@
+"""What converters have in common: finding the one for a checkpoint, building zoo's model around the tensors, and the bundle."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+from zoo.hub.convert.snapshot import Snapshot, plain_config
+from zoo.registry import CONVERTERS
+
+if TYPE_CHECKING:
+    from zoo.data.processor import Processor
+    from zoo.hub.bundle import LoadedBundle
+
+REPORT = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint as zoo's parts.
+
+    Args:
+        processor: from raw inputs to tensors, as the original does it.
+        model: nodes of encoder, decoder and head.
+        state: every tensor of the model.
+        report: what became of each foreign tensor: the name of zoo's, or why it is not used.
+        data: the config's ``data`` node: what it takes to prepare data of one's own the same way.
+    """
+
+    processor: "Processor"
+    model: dict[str, Any]
+    state: dict[str, Tensor]
+    report: dict[str, str]
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Converter(Protocol):
+    """A format. Registered by ``@CONVERTERS.register``; its options are those of a record."""
+
+    model_types: ClassVar[tuple[str, ...]]
+    """What ``config.json`` says under ``model_type``."""
+
+    def read(self, snapshot: Snapshot) -> Foreign:
+        """Raises:
+        CheckpointError: where config and tensors are not those of the architecture, or of a variant that zoo does not have.
+        """
+
+    def write(self, loaded: "LoadedBundle", folder: Path) -> None:
+        """The model in the foreign layout, so that the original's library loads it with no missing and no unexpected tensor.
+
+        Raises:
+            CheckpointError: where the model has parts that the layout has no place for.
+        """
+
+
+def converter_of(files: Mapping[str, Path]) -> str:
+    """Who reads a checkpoint, by its config.
+
+    Args:
+        files: its files by name.
+
+    Raises:
+        CheckpointError: where nobody does.
+    """
+    if "config.json" not in files:
+        raise CheckpointError(f"neither a bundle of zoo (config.yaml, model.safetensors) nor a checkpoint with a config.json: {', '.join(sorted(files)[:12])}")
+    config = plain_config(files["config.json"], "config.json")
+    told = config.get("model_type") or ("timm" if "pretrained_cfg" in config else None)
+    known: dict[str, str] = {}
+    for name in CONVERTERS.names():
+        known |= dict.fromkeys(CONVERTERS.load(name).model_types, name)  # type: ignore[attr-defined]
+    if not isinstance(told, str) or told not in known:
+        raise CheckpointError(
+            f"config.json: model_type {told!r} is none that zoo reads: {', '.join(sorted(known))}\n  way out: `zoo list converter`; CONTRIBUTING.md says how to add one"
+        )
+    return known[told]
+
+
+def convert(folder: Path, bundle: Path, read_by: str, options: Mapping[str, Any], *, name: str, source: str) -> None:
+    """Write a bundle of a foreign checkpoint.
+
+    Args:
+        folder: with the foreign files.
+        bundle: an empty folder.
+        read_by: name of the converter.
+        options: of it.
+        name: that the model was asked for by.
+        source: where the files came from.
+
+    Raises:
+        CheckpointError: where the checkpoint is none that the converter reads; nothing else is told of it then.
+    """
+    from zoo.build import Nodes, build_model
+    from zoo.hub.bundle import PARTS, write_converted
+    from zoo.hub.weights import TensorEntry, compare
+    from zoo.settings import ModelSettings
+
+    node = CONVERTERS.check_node({"name": read_by, **options}, "options")
+    converter: Converter = CONVERTERS.build(node, "options")
+    try:
+        foreign = converter.read(Snapshot(folder, name))
+    except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{name}: cannot be read as {read_by}: {error}") from error
+    import torch
+
+    nodes = {part: registry.check_node(foreign.model.get(part, {"name": "none"}), f"model.{part}") for part, registry in PARTS.items()}
+    with torch.device("meta"):
+        model = build_model(Nodes(**nodes, model=ModelSettings()), foreign.processor.spec, fetch=False)
+        found = {key: TensorEntry(_dtype(tensor), tuple(tensor.shape)) for key, tensor in foreign.state.items()}
+        compare(model.state_dict(), found, Path(name))
+    write_converted(bundle, name=name, source=source, nodes=nodes, foreign=foreign, parameters=model.num_parameters())
+    (bundle / REPORT).write_text(json.dumps({"read_by": read_by, "source": source, "tensors": foreign.report}, indent=1) + "\n", encoding="utf-8")
+
+
+def _dtype(tensor: Tensor) -> str:
+    return "F32" if tensor.is_floating_point() else "I64"

@@ -1,0 +1,143 @@
+"""The files of a foreign checkpoint: its config as plain data, and its tensors."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+from zoo.hub.files import read_plain_json
+from zoo.hub.uri import inside
+from zoo.hub.weights import read_header
+from zoo.training.tensors import read_tensors
+
+RUNS_CODE = ("auto_map", "custom_pipelines", "trust_remote_code", "_target_", "library_code")
+WHOLE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A folder with a foreign checkpoint.
+
+    Args:
+        folder: with config.json and weights.
+        name: for messages: what was asked for.
+    """
+
+    folder: Path
+    name: str
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json.
+
+        Raises:
+            CheckpointError: where it asks for code of its own.
+        """
+        return plain_config(self.folder / "config.json", self.name)
+
+    def optional(self, name: str) -> dict[str, Any]:
+        """Another JSON file; empty where there is none."""
+        file = self.folder / name
+        return plain_config(file, self.name) if file.is_file() else {}
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """By their foreign names.
+
+        Raises:
+            CheckpointError: where there are none, or they are damaged or hostile.
+        """
+        if (self.folder / WHOLE).is_file():
+            return self._read(self.folder / WHOLE)
+        if (self.folder / INDEX).is_file():
+            return self._sharded()
+        if pickled := [path for path in sorted(self.folder.iterdir()) if path.name == PICKLED or path.suffix in (".pth", ".pt")]:
+            from zoo.hub.pickles import read_pickled
+
+            return read_pickled(pickled[0])
+        raise CheckpointError(f"{self.name}: has no {WHOLE}, no {INDEX} and no {PICKLED}; it holds {', '.join(path.name for path in self.folder.iterdir())}")
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        read_header(path)
+        return read_tensors(path)
+
+    def _sharded(self) -> dict[str, Tensor]:
+        index = read_plain_json(self.folder / INDEX).get("weight_map")
+        if not isinstance(index, dict) or not all(isinstance(file, str) and inside(file) and file.endswith(".safetensors") for file in index.values()):
+            raise CheckpointError(f"{self.name}: {INDEX}: weight_map has to name files of safetensors beside it")
+        tensors: dict[str, Tensor] = {}
+        for file in sorted(set(index.values())):
+            part = self._read(self.folder / file)
+            if wrong := [name for name in part if index.get(name) != file]:
+                raise CheckpointError(f"{self.name}: {file} holds {wrong[0]}, which {INDEX} does not say")
+            tensors |= part
+        if absent := sorted(set(index) - set(tensors)):
+            raise CheckpointError(f"{self.name}: {INDEX} names {absent[0]}, which is in none of its files")
+        return tensors
+
+
+def plain_config(file: Path, name: str) -> dict[str, Any]:
+    """A foreign JSON file: data, or refused.
+
+    Raises:
+        CheckpointError: for keys that ask for code, at any depth.
+    """
+    tree = read_plain_json(file)
+    if (path := _asks_for_code(tree, "")) is not None:
+        raise CheckpointError(
+            f"{name}: {file.name}: {path} asks for code that comes with the checkpoint, which zoo never runs: its numbers would be others without it; refused\n"
+            "  way out: a checkpoint of an architecture that zoo has (`zoo list converter`)"
+        )
+    return tree
+
+
+def _asks_for_code(value: Any, path: str) -> str | None:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            where = f"{path}.{key}" if path else str(key)
+            if key in RUNS_CODE and entry not in (None, False, {}, []):
+                return where
+            if (found := _asks_for_code(entry, where)) is not None:
+                return found
+    elif isinstance(value, list):
+        for place, entry in enumerate(value):
+            if (found := _asks_for_code(entry, f"{path}[{place}]")) is not None:
+                return found
+    return None
+
+
+def wanted(config: Mapping[str, Any], name: str, **kinds: type) -> tuple[Any, ...]:
+    """Values of a config that an architecture cannot do without.
+
+    Raises:
+        CheckpointError: for one that is missing or of another type.
+    """
+    found = []
+    for key, kind in kinds.items():
+        value = config.get(key)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+            raise CheckpointError(f"{name}: config.json: {key} is {json.dumps(value, default=str)}, where {kind.__name__} is needed")
+        found.append(value)
+    return tuple(found)
+
+
+def labels_of(config: Mapping[str, Any], count: int, name: str) -> tuple[str, ...]:
+    """The names of a classifier's outputs, in their order; ``LABEL_0`` ... where the config has none.
+
+    Raises:
+        CheckpointError: where they are not as many as the outputs.
+    """
+    told = config.get("id2label")
+    if not told:
+        return tuple(f"LABEL_{place}" for place in range(count))
+    labels = [str(told.get(str(place))) for place in range(count)] if isinstance(told, dict) and len(told) == count else []
+    if not labels or "None" in labels or len(set(labels)) != count:
+        raise CheckpointError(f"{name}: config.json: id2label has to name {count} different outputs, 0 to {count - 1}")
+    return tuple(labels)

