@@ -12,6 +12,8 @@ COMMANDS = {
     "train": "train a model that is composed by overrides; sweeps with -m",
     "eval": "measure a run or a bundle on a split of its data",
     "predict": "answers for files, texts, rows or identifiers",
+    "pull": "fetch, check and convert a pretrained model",
+    "cache": "what was fetched: list, verify, prune",
     "export": "write a bundle from any checkpoint",
     "list": "components, presets, experiments and pretrained models",
     "show": "one component's options, or a composed model's shapes and cost",

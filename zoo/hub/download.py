@@ -39,6 +39,10 @@ class DownloadError(ZooError):
     """A file that no source gave; says why of each."""
 
 
+class UnreachableError(DownloadError):
+    """A file whose every source is a host that does not answer at all."""
+
+
 class OfflineError(DownloadError):
     """A file that is not here, where nothing may be fetched."""
 
@@ -104,11 +108,12 @@ class Failure(Exception):
         attempts: how often this source may be tried in a row with this outcome.
         anew: whether what is here of the file is of no use.
         wait: seconds that the source asks for.
+        unreachable: whether nobody answered.
     """
 
-    def __init__(self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None) -> None:
+    def __init__(self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None, unreachable: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.attempts, self.anew, self.wait = reason, attempts, anew, wait
+        self.reason, self.attempts, self.anew, self.wait, self.unreachable = reason, attempts, anew, wait, unreachable
 
 
 def offline() -> str | None:
@@ -179,7 +184,7 @@ class Downloader:
         return self.cache.blob(wanted.checksum.value) if wanted.checksum.kind is Sum.SHA256 else None
 
     def _fetch(self, wanted: Wanted) -> Path:
-        reasons = []
+        failures: list[Failure] = []
         partial = self.cache.claim(wanted.checksum.value)
         self._refuse_full_disk(wanted, partial)
         try:
@@ -188,15 +193,16 @@ class Downloader:
                     outcome = self._from(link, partial, wanted, meter)
                     if isinstance(outcome, Path):
                         return outcome
-                    reasons.append(f"  {_plain(link.url)}: {outcome}")
+                    failures.append(outcome)
         finally:
             self.cache.release(partial)
-        raise DownloadError(
-            f"{wanted.name}: none of {len(wanted.links)} sources gave it\n" + "\n".join(reasons) + "\n  way out 1: try again later; what arrived is kept"
+        told = "\n".join(f"  {_plain(link.url)}: {failure.reason}" for link, failure in zip(wanted.links, failures, strict=True))
+        raise (UnreachableError if all(failure.unreachable for failure in failures) else DownloadError)(
+            f"{wanted.name}: {'its source' if len(failures) == 1 else f'none of {len(failures)} sources'} did {'not ' if len(failures) == 1 else ''}give it\n{told}\n  way out 1: try again later; what arrived is kept"
             "\n  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
         )
 
-    def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | str:
+    def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | Failure:
         """The file from one source, or why not."""
         tries = 0
         while True:
@@ -208,7 +214,7 @@ class Downloader:
                     partial.unlink(missing_ok=True)
                 tries = 1 if _size(partial) - before >= PROGRESS else tries + 1
                 if tries >= failure.attempts:
-                    return failure.reason
+                    return failure
                 time.sleep(min(LONGEST_WAIT, failure.wait if failure.wait is not None else 0.25 * 2**tries))
                 continue
             return self.cache.add(partial, sha256)
@@ -357,7 +363,7 @@ def _told(error: "httpx2.HTTPError") -> Failure:
         return Failure(f"no trusted connection ({text})", attempts=1)
     match error:
         case httpx2.ConnectError() | httpx2.ConnectTimeout():
-            return Failure(f"cannot be reached ({text})", attempts=2)
+            return Failure(f"cannot be reached ({text})", attempts=2, unreachable=True)
         case httpx2.TimeoutException():
             return Failure("sent nothing for too long", attempts=2)
         case httpx2.TooManyRedirects() | httpx2.UnsupportedProtocol():

@@ -1,4 +1,4 @@
-"""Tensors out of the archives that ``torch.save`` writes, without running what is in them.
+"""Tensors out of the files that ``torch.save`` writes, without running what is in them.
 
 A pickle is a program. The names that it could call are read from its instructions first, and anything but the rebuilding of tensors is refused by name;
 only then does torch read it, with its own restricted unpickler (``weights_only=True``). What comes out is written as safetensors, once.
@@ -7,13 +7,17 @@ only then does torch read it, with its own restricted unpickler (``weights_only=
 import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import Tensor
 
 from zoo.errors import CheckpointError
 
+MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+LEGACY_PICKLES = 5
+"""Before torch 1.6 a file was: that number, the protocol, the system's sizes, the tree, and the names of the storages."""
 MAX_PICKLE = 64 * 2**20
 """Bytes of instructions; the tensors' bytes are in other members."""
 HARMLESS = frozenset(
@@ -29,14 +33,14 @@ HARMLESS = frozenset(
 )
 
 
-def names_in(instructions: bytes, where: str) -> Iterator[str]:
-    """``module name`` of everything that a pickle could call or build.
+def names_in(stream: IO[bytes], where: str) -> Iterator[str]:
+    """``module name`` of everything that the next pickle of a stream could call or build.
 
     Raises:
         CheckpointError: where the instructions cannot be read, or take a name from somewhere that is not told here.
     """
     try:
-        for code, argument, _ in pickletools.genops(instructions):
+        for code, argument, _ in pickletools.genops(stream):
             if code.name in ("GLOBAL", "INST"):
                 yield str(argument)
             elif code.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):  # torch.save writes none: the name is put together when it runs
@@ -44,16 +48,17 @@ def names_in(instructions: bytes, where: str) -> Iterator[str]:
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 - genops raises whatever its damaged input leads to
-        raise CheckpointError(f"{where}: damaged: {type(error).__name__}: {error}\n  way out: get the file again") from error
+        raise CheckpointError(f"{where}: damaged, or no file of torch.save: {type(error).__name__}: {error}\n  way out: get the file again") from error
 
 
 def scan(path: Path) -> None:
-    """Refuse a ``torch.save`` archive that names anything but tensors.
+    """Refuse what ``torch.save`` wrote where it names anything but tensors.
 
     Raises:
-        CheckpointError: with what it names; for the format before torch 1.6, which is one bare pickle; for archives that are damaged.
+        CheckpointError: with what it names; for files that are damaged, or that torch.save did not write.
     """
-    try:
+    names: list[str] = []
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as opened:
             pickles = [entry for entry in opened.infolist() if entry.filename.endswith(".pkl")]
             if [entry.filename.rpartition("/")[2] for entry in pickles] != ["data.pkl"]:
@@ -61,13 +66,15 @@ def scan(path: Path) -> None:
             if pickles[0].file_size > MAX_PICKLE:
                 raise CheckpointError(f"{path}: {pickles[0].file_size:,} bytes of instructions are more than tensors need; refused")
             with opened.open(pickles[0]) as stream:
-                instructions = stream.read(MAX_PICKLE + 1)
-    except zipfile.BadZipFile:
-        raise CheckpointError(
-            f"{path}: no archive of torch.save since 1.6 (older ones are bare pickles, which zoo does not open)\n"
-            "  way out: where you trust it: torch.save(torch.load(FILE, weights_only=True), FILE) with any torch"
-        ) from None
-    if strange := sorted(set(names_in(instructions, str(path))) - HARMLESS):
+                names += names_in(BytesIO(stream.read(MAX_PICKLE + 1)), str(path))
+    else:  # before torch 1.6: pickles one after the other, then the tensors' bytes
+        with path.open("rb") as file:
+            if MAGIC not in file.read(64):
+                raise CheckpointError(f"{path}: no file of torch.save; refused\n  way out: ask its author for safetensors")
+            file.seek(0)
+            for _ in range(LEGACY_PICKLES):
+                names += names_in(file, str(path))
+    if strange := sorted(set(names) - HARMLESS):
         raise CheckpointError(
             f"{path}: a pickle that names {', '.join(strange[:5])}, which no file of weights needs and which could run code; refused\n"
             "  way out: ask its author for safetensors"

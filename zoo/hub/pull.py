@@ -17,7 +17,7 @@ from zoo.errors import CheckpointError, ZooError
 from zoo.hub.archive import is_archive, unpack, unpack_inner
 from zoo.hub.bundle import CONFIG, WEIGHTS
 from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
-from zoo.hub.download import Checksum, Downloader, DownloadError, Wanted, offline, refuse_offline
+from zoo.hub.download import Checksum, Downloader, DownloadError, Link, UnreachableError, Wanted, offline, refuse_offline
 from zoo.hub.records import BUNDLE, FileInfo, Record, record
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
 
@@ -122,6 +122,9 @@ def fetch_from(source: Source, files: Mapping[str, FileInfo], cache: Cache, name
                     wanted = Wanted(f"{name}: {path}", Checksum(info.sha256), (link(source, path),), info.size, f"zoo pull {name}")
                     try:
                         got[path] = downloader.get(wanted)
+                    except UnreachableError as error:  # nor will it answer for the next file
+                        reasons.append(str(error))
+                        break
                     except DownloadError as error:
                         reasons.append(str(error))
             return got, reasons
@@ -209,19 +212,13 @@ def _unpacked(source: WebFile | Packaged, cache: Cache, scratch: Path, name: str
         if source.sha256 is None:
             raise DownloadError(f"{source}: a record's address needs its checksum: #sha256=...")
         with Downloader(cache) as downloader:
-            blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (_web_link(source),), None, f"zoo pull {name}"))
+            blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (Link(source.url),), None, f"zoo pull {name}"))
         place = scratch / source.name
         shutil.copyfile(blob, place)
     if place.is_file() and is_archive(place):
         unpack(place, scratch / "unpacked")
         return scratch / "unpacked"
     return place
-
-
-def _web_link(source: WebFile) -> "Link":
-    from zoo.hub.download import Link
-
-    return Link(source.url)
 
 
 def _root(folder: Path) -> Path:

@@ -18,6 +18,8 @@ from zoo.training.tensors import write_tensors
 
 MAX_HEADER = 100_000_000
 """Bytes; the format's own limit."""
+SHOWN = 40
+"""Tensors that a message names one by one."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, TensorEntry], wh
         CheckpointError: naming each missing, unexpected and reshaped tensor (R6).
     """
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    lines = [f"  missing: {name} {list(expected[name].shape)}" + renamed(name, unexpected) for name in missing]
-    lines += [f"  unexpected: {name} {found[name]}" + renamed(name, missing) for name in unexpected]
+    lines = [f"  missing: {name} {list(expected[name].shape)}" + (renamed(name, unexpected) if place < SHOWN else "") for place, name in enumerate(missing)]
+    lines += [f"  unexpected: {name} {found[name]}" + (renamed(name, missing) if len(lines) + place < SHOWN else "") for place, name in enumerate(unexpected)]
     for name in sorted(set(expected) & set(found)):
         if tuple(expected[name].shape) != found[name].shape:
             lines.append(f"  other shape: {name} is {list(found[name].shape)} in the file, {list(expected[name].shape)} in the model")
@@ -106,7 +108,8 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, TensorEntry], wh
             lines.append(f"  other type: {name} is {found[name].dtype} in the file, {str(expected[name].dtype).removeprefix('torch.')} in the model")
     if lines:
         raise CheckpointError(
-            f"{where}: {len(lines)} of {len(set(expected) | set(found))} tensors do not fit the model that config.yaml describes\n" + "\n".join(lines)
+            f"{where}: {len(lines)} of {len(set(expected) | set(found))} tensors do not fit the model that config.yaml describes\n"
+            + "\n".join(lines[:SHOWN] + ([f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []))
         )
 
 

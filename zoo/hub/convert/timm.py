@@ -56,7 +56,7 @@ class TimmConverter:
         model = self.model or config.get("architecture")
         if not isinstance(model, str):
             raise CheckpointError(f"{snapshot.name}: no config.json says which architecture it is\n  way out: the converter's option model=NAME")
-        prepared = {**_default_cfg(model), **(config.get("pretrained_cfg") or {})}
+        prepared = {**default_cfg(model), **(config.get("pretrained_cfg") or {})}
         tensors = snapshot.tensors
         plain = why_no_plain_vit(model, tensors) is None
         if self.encoder is As.VIT and not plain:
@@ -79,7 +79,7 @@ class TimmConverter:
         head: dict[str, Any] = {"name": "embedding"}
         if classifier is not None:
             count = state["head.classifier.weight"].shape[0]
-            target, head = ClassCodec(name="label", labels=self._labels(config, count, snapshot.name)), {"name": "classification"}
+            target, head = ClassCodec(name="label", labels=label_names(config, count, snapshot.name, self.labels)), {"name": "classification"}
         codec = image_codec(prepared, snapshot.name)
         floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         return Foreign(Processor({"image": codec}, {target.spec.name: target}), {"encoder": encoder, "head": head}, floats, report)
@@ -98,7 +98,7 @@ class TimmConverter:
             tensors = write_all(vit_rules(encoder, classifies=classifies), loaded.model.state_dict())
             name, arguments = f"vit_base_patch{encoder['patch_size']}_224", vit_arguments(encoder, codec)
         elif encoder["name"] == "timm":
-            prepared = _default_cfg(encoder["model"])
+            prepared = default_cfg(encoder["model"])
             state = loaded.model.state_dict()
             tensors = {key.removeprefix("encoder.model."): value.contiguous() for key, value in state.items() if key.startswith("encoder.model.")}
             if classifies:
@@ -125,19 +125,26 @@ class TimmConverter:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
-    def _labels(self, config: Mapping[str, Any], count: int, name: str) -> tuple[str, ...]:
-        told = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
-        if self.labels == "imagenet" or (not told and count == 1000):
-            from timm.data import ImageNetInfo
 
-            info = ImageNetInfo()
-            told = [info.index_to_description(place) for place in range(len(info.label_names()))]
-            told = _different(told, info.label_names())
-        if not told:
-            return tuple(f"class_{place}" for place in range(count))
-        if not isinstance(told, list) or len(told) != count or len({str(label) for label in told}) != count:
-            raise CheckpointError(f"{name}: config.json: label_names has to name {count} different outputs")
-        return tuple(map(str, told))
+def label_names(config: Mapping[str, Any], count: int, name: str, wanted: str = "") -> tuple[str, ...]:
+    """Names of a classifier's outputs: the config's, ImageNet's where asked for or where there are a thousand without a name, else numbers.
+
+    Raises:
+        CheckpointError: where they are not as many as the outputs.
+    """
+    told = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
+    if wanted not in ("", "imagenet"):
+        raise CheckpointError(f"{name}: labels={wanted!r} is not known; imagenet is")
+    if wanted == "imagenet" or (not told and count == 1000):
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        told = _different([info.index_to_description(place) for place in range(info.num_classes())], info.label_names())
+    if not told:
+        return tuple(f"class_{place}" for place in range(count))
+    if not isinstance(told, list) or len(told) != count or len({str(label) for label in told}) != count:
+        raise CheckpointError(f"{name}: label_names has to name {count} different outputs, and has {len(told)}")
+    return tuple(map(str, told))
 
 
 def why_no_plain_vit(model: str, tensors: Mapping[str, Tensor]) -> str | None:
@@ -249,7 +256,7 @@ def image_codec(prepared: Mapping[str, Any], name: str) -> ImageCodec:
     return ImageCodec(name="image", channels=channels, size=(height, width), mean=mean, std=std, fit=fit, filter=Filter(kind), crop=crop)
 
 
-def _default_cfg(model: str) -> dict[str, Any]:
+def default_cfg(model: str) -> dict[str, Any]:
     """What timm knows about an architecture; nothing of one that it does not know."""
     import timm
 
