@@ -204,7 +204,7 @@ class Downloader:
 
     def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | Failure:
         """The file from one source, or why not."""
-        tries = 0
+        tries = restarts = 0
         while True:
             before = _size(partial)
             try:
@@ -212,8 +212,10 @@ class Downloader:
             except Failure as failure:
                 if failure.anew:
                     partial.unlink(missing_ok=True)
-                tries = 1 if _size(partial) - before >= PROGRESS else tries + 1
-                if tries >= failure.attempts:
+                    restarts += 1
+                else:
+                    tries = 1 if _size(partial) - before >= PROGRESS else tries + 1
+                if (restarts if failure.anew else tries) >= failure.attempts:
                     return failure
                 time.sleep(min(LONGEST_WAIT, failure.wait if failure.wait is not None else 0.25 * 2**tries))
                 continue

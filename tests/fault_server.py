@@ -1,0 +1,144 @@
+"""A file server on loopback that does what bad networks do, one fault after the other."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Fault = Callable[["Handler", bytes, int], None]
+
+
+@dataclass
+class Files:
+    """What is served, and what goes wrong.
+
+    Args:
+        content: by path.
+        faults: by path: what happens at each request in turn; after the last one the file is given as it should be.
+        asked: every request: path and where it begins.
+    """
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    asked: list[tuple[str, int]] = field(default_factory=list)
+    url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    files: Files
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        given = self.headers.get("Range", "bytes=0-")
+        start = int(given.removeprefix("bytes=").partition("-")[0])
+        with self.files.lock:
+            self.files.asked.append((path, start))
+            fault = self.files.faults[path].pop(0) if self.files.faults.get(path) else None
+        if fault is None and path not in self.files.content:
+            fault = status(404)
+        (fault or whole)(self, self.files.content.get(path, b""), start)
+
+    def begin(self, length: int, start: int, total: int, code: int | None = None) -> None:
+        self.send_response(code or (206 if start else 200))
+        self.send_header("Content-Length", str(length))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def whole(handler: Handler, content: bytes, start: int) -> None:
+    if start >= len(content) > 0:
+        handler.begin(0, 0, 0, 416)
+        return
+    handler.begin(len(content) - start, start, len(content))
+    handler.wfile.write(content[start:])
+
+
+def status(code: int) -> Fault:
+    return lambda handler, content, start: handler.begin(0, 0, 0, code)  # noqa: ARG005
+
+
+def cut(after: int) -> Fault:
+    """The connection is gone after so many bytes."""
+
+    def fault(handler: Handler, content: bytes, start: int) -> None:
+        handler.begin(len(content) - start, start, len(content))
+        handler.wfile.write(content[start : start + after])
+        handler.wfile.flush()
+        handler.close_connection = True
+        handler.connection.close()
+
+    return fault
+
+
+def trickle(seconds: float) -> Fault:
+    """A byte now and then, for so long."""
+
+    def fault(handler: Handler, content: bytes, start: int) -> None:
+        handler.begin(len(content) - start, start, len(content))
+        end = time.monotonic() + seconds
+        for place in range(start, len(content)):
+            if time.monotonic() > end:
+                return
+            try:
+                handler.wfile.write(content[place : place + 1])
+                handler.wfile.flush()
+            except OSError:
+                return
+            time.sleep(0.05)
+
+    return fault
+
+
+def silence(seconds: float) -> Fault:
+    def fault(handler: Handler, content: bytes, start: int) -> None:
+        handler.begin(len(content) - start, start, len(content))
+        time.sleep(seconds)
+        handler.close_connection = True
+
+    return fault
+
+
+def without_ranges(handler: Handler, content: bytes, start: int) -> None:  # noqa: ARG001
+    whole(handler, content, 0)
+
+
+def longer(by: int) -> Fault:
+    return lambda handler, content, start: whole(handler, content + b"x" * by, start)
+
+
+def other(content: bytes) -> Fault:
+    """Something else of the same length or not."""
+    return lambda handler, _, start: whole(handler, content, start)
+
+
+def redirect(url: str) -> Fault:
+    def fault(handler: Handler, content: bytes, start: int) -> None:  # noqa: ARG001
+        handler.send_response(302)
+        handler.send_header("Location", url)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return fault
+
+
+@contextmanager
+def serving(content: dict[str, bytes], faults: dict[str, list[Fault]] | None = None) -> Iterator[Files]:
+    files = Files(content=dict(content), faults={path: list(entries) for path, entries in (faults or {}).items()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
+    server.daemon_threads = True
+    files.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield files
+    finally:
+        server.shutdown()
+        server.server_close()
