@@ -5,6 +5,7 @@ only then does torch read it, with its own restricted unpickler (``weights_only=
 """
 
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from io import BytesIO
@@ -87,15 +88,14 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: as ``scan``, and where there are no tensors by name.
     """
-    import pickle
-
     import torch
 
     scan(path)
     try:
-        tree: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, AttributeError) as error:
-        raise CheckpointError(f"{path}: torch refuses it: {str(error).splitlines()[0]}") from error
+        with warnings.catch_warnings(action="error"):  # what torch is not sure of, is nothing to go on with
+            tree: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - damaged files lead its unpickler to any of Python's own errors
+        raise CheckpointError(f"{path}: torch refuses it: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping):
             tree = tree[key]

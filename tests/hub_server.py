@@ -1,0 +1,87 @@
+"""The hub's protocol on loopback, as far as a client that gets models uses it."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = 1000
+"""Bytes from which a file is stored by its sha256, elsewhere."""
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    repos: dict[str, dict[str, bytes]]
+    asked: list[str]
+    authorised: list[str | None]
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        self.asked.append(f"{self.command} {path}")
+        self.authorised.append(self.headers.get("Authorization"))
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            repo, revision = "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main"
+            if repo not in self.repos:
+                return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            if revision not in ("main", COMMIT):
+                return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return self.answer(200, json.dumps(told(repo, self.repos[repo])).encode(), {"Content-Type": "application/json"})
+        if parts[2:3] == ["resolve"]:
+            content = self.repos.get("/".join(parts[:2]), {}).get("/".join(parts[4:]))
+            if content is None or parts[3] != COMMIT:
+                return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+            if len(content) >= LARGE:
+                return self.answer(302, b"", {"Location": f"/cdn/{'/'.join(parts[:2])}/{'/'.join(parts[4:])}"})
+            return self.answer(200, content, {})
+        if parts[0] == "cdn":
+            content = self.repos["/".join(parts[1:3])]["/".join(parts[3:])]
+            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            extra = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
+            return self.answer(206 if start else 200, content[start:], extra)
+        return self.answer(404, b"", {})
+
+    def answer(self, code: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def told(repo: str, files: dict[str, bytes]) -> dict[str, object]:
+    """What ``/api/models/REPO/revision/REV?blobs=true`` says."""
+    siblings = []
+    for path, content in files.items():
+        entry: dict[str, object] = {"rfilename": path, "size": len(content), "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
+        if len(content) >= LARGE:
+            entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        siblings.append(entry)
+    return {"_id": "0" * 24, "id": repo, "modelId": repo, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings}
+
+
+@contextmanager
+def hub(repos: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, type[HubHandler]]]:
+    """Its address, and what it was asked."""
+    handler = type("Bound", (HubHandler,), {"repos": repos, "asked": [], "authorised": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", handler
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,84 @@
+"""Foreign pickles give tensors or nothing; none of them runs."""
+
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zoo.errors import CheckpointError
+from zoo.hub.pickles import read_pickled
+
+TENSORS = {"a.weight": torch.randn(3, 4), "a.bias": torch.randn(4, dtype=torch.float64), "b": torch.arange(5), "half": torch.randn(2).half(), "b16": torch.randn(2).bfloat16()}
+
+
+class Bad:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.canary}",)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("wrap", [dict, OrderedDict, lambda tensors: {"state_dict": tensors, "epoch": 3}, lambda tensors: {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in tensors.items()}])
+def test_tensors_are_those_of_torch(tmp_path: Path, legacy: bool, wrap: Any) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(wrap(TENSORS), file, _use_new_zipfile_serialization=not legacy)
+    found = read_pickled(file)
+    assert set(found) == set(TENSORS)
+    for name, tensor in TENSORS.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_code_is_refused_by_name(tmp_path: Path, legacy: bool, protocol: int) -> None:
+    canary = tmp_path / "canary"
+    torch.save({"a": TENSORS["a.weight"], "x": Bad(canary)}, tmp_path / "m.bin", _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
+    with pytest.raises(CheckpointError, match="system" if protocol == 2 else "hides what it calls"):
+        read_pickled(tmp_path / "m.bin")
+    assert not canary.exists()
+
+
+def test_bare_pickles_and_other_files_are_refused(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    bare = tmp_path / "bare.bin"
+    bare.write_bytes(pickle.dumps(Bad(canary)))
+    text = tmp_path / "text.bin"
+    text.write_text("not weights")
+    two = tmp_path / "two.bin"
+    torch.save(TENSORS, two)
+    with zipfile.ZipFile(two, "a") as opened:
+        opened.writestr("other/data.pkl", pickle.dumps(Bad(canary), protocol=2))
+    for file in (bare, text, two):
+        with pytest.raises(CheckpointError, match=file.name):
+            read_pickled(file)
+    assert not canary.exists()
+
+
+def test_what_holds_no_tensors_by_name(tmp_path: Path) -> None:
+    torch.save([torch.zeros(2)], tmp_path / "list.bin")
+    with pytest.raises(CheckpointError, match="no tensors by name"):
+        read_pickled(tmp_path / "list.bin")
+
+
+def test_damaged_files_say_so(tmp_path: Path) -> None:
+    file = tmp_path / "m.bin"
+    torch.save(TENSORS, file, _use_new_zipfile_serialization=False)
+    raw = file.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        place = int(torch.randint(0, len(raw), (), generator=generator))
+        file.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
+        try:
+            read_pickled(file)
+        except CheckpointError as error:
+            assert "m.bin" in str(error)
+        file.write_bytes(raw[:place])
+        with pytest.raises(CheckpointError, match=r"m\.bin"):
+            read_pickled(file)
