@@ -62,7 +62,7 @@ def whole(handler: Handler, content: bytes, start: int) -> None:
 
 
 def status(code: int) -> Fault:
-    return lambda handler, content, start: handler.begin(0, 0, 0, code)  # noqa: ARG005
+    return lambda handler, content, start: handler.begin(0, 0, 0, code)
 
 
 def cut(after: int) -> Fault:
@@ -106,7 +106,7 @@ def silence(seconds: float) -> Fault:
     return fault
 
 
-def without_ranges(handler: Handler, content: bytes, start: int) -> None:  # noqa: ARG001
+def without_ranges(handler: Handler, content: bytes, start: int) -> None:
     whole(handler, content, 0)
 
 
@@ -120,7 +120,7 @@ def other(content: bytes) -> Fault:
 
 
 def redirect(url: str) -> Fault:
-    def fault(handler: Handler, content: bytes, start: int) -> None:  # noqa: ARG001
+    def fault(handler: Handler, content: bytes, start: int) -> None:
         handler.send_response(302)
         handler.send_header("Location", url)
         handler.send_header("Content-Length", "0")

@@ -8,12 +8,13 @@ import json
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
 from zoo.parallel.check import check_sharded_optimizer, check_sharing, parts_of_batch
-from zoo.prefixes import check_prefix
+from zoo.prefixes import check_prefix, under
 from zoo.settings import BatchStatistics, Fault
 from zoo.settings_checks import check_settings
 
@@ -72,7 +73,7 @@ def check(config: RunConfig) -> Report:
         model = build_model(config, spec)
     check_augment(config, spec)
     check_batches(config, model, spec)
-    check_init_skip(config, model)
+    check_init_prefixes(config, model)
     check_init_weights(config)
     add_lora(model, config.lora)
     check_batch_statistics(config, model)
@@ -216,18 +217,38 @@ def check_init_weights(config: RunConfig) -> None:
     """The weights to start from are there; a resumed run takes its checkpoint's."""
     if config.run.init is None or config.run.resume is not None:
         return
-    from zoo.hub.resolve import resolve
+    if "://" in config.run.init:
+        from zoo.hub.uri import UriError, parse
 
-    try:
-        resolve(config.run.init)
-    except CheckpointError as error:
-        raise ConfigError("init", str(error), "init=null to start from random weights") from error
+        try:
+            parse(config.run.init)
+        except UriError as error:
+            raise ConfigError("init", str(error), "init=null to start from random weights") from error
+    elif not Path(config.run.init).expanduser().exists():
+        from zoo.hub.resolve import check_name
+
+        try:
+            check_name(config.run.init)
+        except CheckpointError as error:
+            raise ConfigError("init", str(error), "init=null to start from random weights") from error
 
 
-def check_init_skip(config: RunConfig, model: "Model") -> None:
+def check_init_prefixes(config: RunConfig, model: "Model") -> None:
+    """What ``init_skip``, ``init_fit`` and ``init_rename`` name is in the model."""
     names = [name for name, _ in model.named_parameters()]
-    for place, prefix in enumerate(config.run.init_skip):
-        check_prefix(f"init_skip[{place}]", prefix, names)
+    for key, prefixes in (("init_skip", config.run.init_skip), ("init_fit", config.run.init_fit)):
+        for place, prefix in enumerate(prefixes):
+            check_prefix(f"{key}[{place}]", prefix, names)
+    for theirs, ours in config.run.init_rename.items():
+        check_prefix(f"init_rename.{theirs}", ours, names)
+    if config.run.init_fit:
+        from zoo.training.fit import fits_of
+
+        able = fits_of(model)
+        for place, prefix in enumerate(config.run.init_fit):
+            if not any(under(name, prefix) for name in able):
+                known = ", ".join(able) or "none of this model's"
+                raise ConfigError(f"init_fit[{place}]", f"{prefix!r}: nothing there can be fitted", f"one of {known}", f"init_skip=[{prefix}]")
 
 
 def check_optimizer(config: RunConfig, model: "Model") -> None:

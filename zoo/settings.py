@@ -343,8 +343,11 @@ class RunSettings:
         name: the run's name; its directory is runs/<name>/<time>.
         seed: from which every random number of the run is derived.
         run_dir: directory of this run; null makes runs/<name>/<time>.
-        init: bundle, run or checkpoint whose weights the model starts from.
+        init: bundle, run, checkpoint, pretrained name or address whose weights the model starts from.
         init_skip: prefixes of parameters that init leaves as they were initialised, e.g. [head].
+        init_rename: prefixes of the weights' names by prefixes of the model's, e.g. {encoder: encoder.encoders.text}: weights of one part of a whole.
+        init_fit: prefixes of parameters that may have other sizes or entries: positions and patches are resampled, rows of vocabularies and classes follow
+            their names.
         resume: run directory to go on with, exactly where its last complete checkpoint stands; or the URL of its checkpoints (trainer.checkpoint_to),
             from which a new directory is made.
         rerun: run directory, or URL of its checkpoints, to do again from its start, in a new directory; overrides apply on top.
@@ -356,6 +359,8 @@ class RunSettings:
     run_dir: str | None = None
     init: str | None = None
     init_skip: list[str] = field(default_factory=list)
+    init_rename: dict[str, str] = field(default_factory=dict)
+    init_fit: list[str] = field(default_factory=list)
     resume: str | None = None
     rerun: str | None = None
     allow: list[str] = field(default_factory=list)

@@ -43,8 +43,13 @@ def check_warmup(config: RunConfig) -> None:
 
 
 def check_init(config: RunConfig) -> None:
-    if config.run.init_skip and config.run.init is None:
-        raise ConfigError("init_skip", f"{config.run.init_skip} skips parameters of weights that init does not name", "init=BUNDLE", "init_skip=[]")
+    for key, given, empty in (
+        ("init_skip", config.run.init_skip, "[]"),
+        ("init_rename", config.run.init_rename, "{}"),
+        ("init_fit", config.run.init_fit, "[]"),
+    ):
+        if given and config.run.init is None:
+            raise ConfigError(key, f"{given} speaks of weights that init does not name", "init=BUNDLE", f"{key}={empty}")
 
 
 def check_monitor_mode(config: RunConfig) -> None:

@@ -7,12 +7,14 @@ Letters: B items, N positions, D width.
 """
 
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
+from zoo.layers.fits import Fit
 from zoo.layers.position import LearnedPositions, NoPositions, Positions, Rotary, SinusoidalPositions
 from zoo.layers.token import embedding
 from zoo.layers.transformer import NormPlacement, Pooler, TransformerBlock, init_transformer
@@ -52,6 +54,7 @@ class TransformerEncoder(nn.Module):
 
     repeats = ("blocks",)
     packs = True
+    fits: ClassVar = {"embedding.weight": Fit.VOCABULARY, "positions.weight": Fit.POSITIONS}
 
     def __init__(
         self,
@@ -83,7 +86,11 @@ class TransformerEncoder(nn.Module):
         if max_positions and (max_positions < tokens.max_length or positions is not Positions.LEARNED):
             raise ValueError(
                 f"max_positions={max_positions}: "
-                + (f"positions={positions} has none that are learned; choose 0" if positions is not Positions.LEARNED else f"{tokens.name!r} has up to {tokens.max_length}")
+                + (
+                    f"positions={positions} has none that are learned; choose 0"
+                    if positions is not Positions.LEARNED
+                    else f"{tokens.name!r} has up to {tokens.max_length}"
+                )
             )
         if extra_rows < 0:
             raise ValueError(f"extra_rows={extra_rows} is negative; choose 0 or more")

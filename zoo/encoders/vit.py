@@ -4,12 +4,14 @@ Letters: B images, C channels, H W pixels, N patches, D width.
 """
 
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
+from zoo.layers.fits import Fit
 from zoo.layers.patch import PatchEmbedding
 from zoo.layers.position import LearnedPositions
 from zoo.layers.transformer import NormPlacement, Pooler, TransformerBlock, init_transformer
@@ -60,6 +62,7 @@ class VisionTransformer(nn.Module):
 
     repeats = ("blocks",)
     no_decay = ("cls",)
+    fits: ClassVar = {"positions.weight": Fit.GRID, "patches.proj.weight": Fit.PATCHES}
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.heads.classification_metrics import ClassificationMetrics
 from zoo.layers.dropout import Dropout
+from zoo.layers.fits import Fit
 from zoo.layers.pooling import Pool, Pooling
 from zoo.layers.precision import widen
 from zoo.registry import HEADS
@@ -41,6 +42,7 @@ class ClassificationHead(nn.Module):
 
     repeats = ()
     monitor: ClassVar[tuple[str, str]] = ("accuracy", "max")
+    fits: ClassVar = {"classifier.weight": Fit.LABELS, "classifier.bias": Fit.LABELS}
     weights: Tensor | None
 
     def __init__(

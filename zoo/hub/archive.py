@@ -89,7 +89,7 @@ def _members(archive: Path, limit: int) -> Iterator[Iterator[tuple[str, IO[bytes
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}\n  way out: get it again") from error
-    except Exception as error:  # noqa: BLE001 - zlib, lzma and bz2 have errors of their own
+    except Exception as error:
         raise CheckpointError(f"{archive.name}: damaged: {type(error).__name__}: {error}\n  way out: get it again") from error
 
 

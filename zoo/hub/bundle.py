@@ -36,7 +36,7 @@ CONFIG, WEIGHTS, PROCESSOR, METRICS, CARD = "config.yaml", "model.safetensors", 
 FILES = (CONFIG, WEIGHTS, PROCESSOR, METRICS, CARD)
 PARTS: dict[str, Registry] = {"encoder": ENCODERS, "decoder": DECODERS, "head": HEADS}
 _OWN_KEYS = ("format", "zoo", "plugins", "spec")
-_NOT_PUBLISHED: dict[str, Any] = {"run_dir": None, "resume": None, "rerun": None, "allow": [], "init": None, "init_skip": []}
+_NOT_PUBLISHED: dict[str, Any] = {"run_dir": None, "resume": None, "rerun": None, "allow": [], "init": None, "init_skip": [], "init_rename": {}, "init_fit": []}
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Wanted:
     command: str = "zoo pull"
 
 
-class Failure(Exception):
+class AttemptError(Exception):
     """One attempt that gave nothing whole.
 
     Args:
@@ -184,7 +184,7 @@ class Downloader:
         return self.cache.blob(wanted.checksum.value) if wanted.checksum.kind is Sum.SHA256 else None
 
     def _fetch(self, wanted: Wanted) -> Path:
-        failures: list[Failure] = []
+        failures: list[AttemptError] = []
         partial = self.cache.claim(wanted.checksum.value)
         self._refuse_full_disk(wanted, partial)
         try:
@@ -198,18 +198,19 @@ class Downloader:
             self.cache.release(partial)
         told = "\n".join(f"  {_plain(link.url)}: {failure.reason}" for link, failure in zip(wanted.links, failures, strict=True))
         raise (UnreachableError if all(failure.unreachable for failure in failures) else DownloadError)(
-            f"{wanted.name}: {'its source' if len(failures) == 1 else f'none of {len(failures)} sources'} did {'not ' if len(failures) == 1 else ''}give it\n{told}\n  way out 1: try again later; what arrived is kept"
-            "\n  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
+            f"{wanted.name}: {'its source does not give it' if len(failures) == 1 else f'none of {len(failures)} sources gives it'}\n{told}\n"
+            "  way out 1: try again later; what arrived is kept\n"
+            "  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
         )
 
-    def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | Failure:
+    def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | AttemptError:
         """The file from one source, or why not."""
         tries = restarts = 0
         while True:
             before = _size(partial)
             try:
                 sha256 = self._stream(link, partial, wanted, meter)
-            except Failure as failure:
+            except AttemptError as failure:
                 if failure.anew:
                     partial.unlink(missing_ok=True)
                     restarts += 1
@@ -225,7 +226,7 @@ class Downloader:
         """What is lacking of the file; its sha256.
 
         Raises:
-            Failure: of this attempt.
+            AttemptError: of this attempt.
         """
         import httpx2
 
@@ -242,9 +243,9 @@ class Downloader:
                     expected = _expected(response, start, wanted.size)
                     self._receive(response, partial, start, digest, expected, meter)
             except ssl.SSLError as error:
-                raise Failure(f"no trusted connection ({error})", attempts=1) from error
+                raise AttemptError(f"no trusted connection ({error})", attempts=1) from error
             except httpx2.InvalidURL as error:
-                raise Failure(f"no address ({error})", attempts=1) from error
+                raise AttemptError(f"no address ({error})", attempts=1) from error
             except httpx2.HTTPError as error:
                 raise _told(error) from error
         return _checked(partial, digest, wanted, resumed=start > 0)
@@ -262,10 +263,10 @@ class Downloader:
                     digest.update(chunk)
                     received += len(chunk)
                     if expected is not None and received > expected:
-                        raise Failure(f"sends more than the {expected:,} bytes that it has to be", attempts=1, anew=True)
+                        raise AttemptError(f"sends more than the {expected:,} bytes that it has to be", attempts=1, anew=True)
                     if (now := time.monotonic()) - mark > self.patience:
                         if received - marked < SLOWEST * (now - mark):
-                            raise Failure(f"too slow: {received - marked:,} bytes in {now - mark:.0f} s", attempts=1)
+                            raise AttemptError(f"too slow: {received - marked:,} bytes in {now - mark:.0f} s", attempts=1)
                         mark, marked = now, received
                     meter.at(received, expected)
         except OSError as error:
@@ -275,7 +276,7 @@ class Downloader:
                 f"{partial.parent}: the disk is full; {received:,} bytes of {meter.name} are there\n  way out: make room, or ZOO_CACHE=FOLDER on another disk"
             ) from error
         if expected is not None and received < expected:
-            raise Failure(f"broke off after {received:,} of {expected:,} bytes")
+            raise AttemptError(f"broke off after {received:,} of {expected:,} bytes")
 
     def _refuse_full_disk(self, wanted: Wanted, partial: Path) -> None:
         if wanted.size is not None and (free := shutil.disk_usage(partial.parent).free) < wanted.size - _size(partial):
@@ -310,36 +311,36 @@ def _accepted(response: "httpx2.Response", start: int) -> bool:
     """Whether the answer goes on at ``start``; False where it begins at 0.
 
     Raises:
-        Failure: where it is no file at all.
+        AttemptError: where it is no file at all.
     """
     status = response.status_code
     if status == 206:
         begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
         if begins != str(start):
-            raise Failure(f"answers with bytes from {begins or '?'} where {start} was asked for", attempts=2, anew=True)
+            raise AttemptError(f"answers with bytes from {begins or '?'} where {start} was asked for", attempts=2, anew=True)
         return True
     if status == 200:
         return start == 0
     if status == 416:
-        raise Failure("has less of it than was here already", attempts=2, anew=True)
+        raise AttemptError("has less of it than was here already", attempts=2, anew=True)
     hint = {401: "it wants a login (hf auth login, HF_TOKEN, ~/.netrc)", 403: "it refuses", 404: "it has no such file", 429: "it was asked too often"}
     reason = f"status {status}: {hint.get(status, response.reason_phrase or 'no file')}"
     passing = status == 429 or status >= 500
-    raise Failure(reason, attempts=ATTEMPTS if passing else 1, wait=_retry_after(response) if passing else None)
+    raise AttemptError(reason, attempts=ATTEMPTS if passing else 1, wait=_retry_after(response) if passing else None)
 
 
 def _expected(response: "httpx2.Response", start: int, size: int | None) -> int | None:
     """How long the whole file has to be.
 
     Raises:
-        Failure: where the source says something else than is known.
+        AttemptError: where the source says something else than is known.
     """
     told = response.headers.get("Content-Length")
     if told is None or not told.isdigit():
         return size
     whole = start + int(told)
     if size is not None and whole != size:
-        raise Failure(f"its file has {whole:,} bytes, not {size:,}", attempts=2 if start else 1, anew=True)
+        raise AttemptError(f"its file has {whole:,} bytes, not {size:,}", attempts=2 if start else 1, anew=True)
     return whole
 
 
@@ -347,30 +348,30 @@ def _checked(partial: Path, digest: Any, wanted: Wanted, *, resumed: bool) -> st
     """The sha256 of what is there.
 
     Raises:
-        Failure: where it is not what was wanted.
+        AttemptError: where it is not what was wanted.
     """
     sha256: str = digest.hexdigest()
     found = sha256 if wanted.checksum.kind is Sum.SHA256 else git_sum(partial)
     if found != wanted.checksum.value:
         # What was there before may have been another source's: once more from the beginning.
-        raise Failure(f"its content has {wanted.checksum.kind} {found}, not {wanted.checksum.value}", attempts=2 if resumed else 1, anew=True)
+        raise AttemptError(f"its content has {wanted.checksum.kind} {found}, not {wanted.checksum.value}", attempts=2 if resumed else 1, anew=True)
     return sha256
 
 
-def _told(error: "httpx2.HTTPError") -> Failure:
+def _told(error: "httpx2.HTTPError") -> AttemptError:
     import httpx2
 
     text = " ".join(str(error).split()) or type(error).__name__
     if "CERTIFICATE" in text.upper() or "certificate" in text:
-        return Failure(f"no trusted connection ({text})", attempts=1)
+        return AttemptError(f"no trusted connection ({text})", attempts=1)
     match error:
         case httpx2.ConnectError() | httpx2.ConnectTimeout():
-            return Failure(f"cannot be reached ({text})", attempts=2, unreachable=True)
+            return AttemptError(f"cannot be reached ({text})", attempts=2, unreachable=True)
         case httpx2.TimeoutException():
-            return Failure("sent nothing for too long", attempts=2)
+            return AttemptError("sent nothing for too long", attempts=2)
         case httpx2.TooManyRedirects() | httpx2.UnsupportedProtocol():
-            return Failure(text, attempts=1)
-    return Failure(f"broke off ({text})")
+            return AttemptError(text, attempts=1)
+    return AttemptError(f"broke off ({text})")
 
 
 def git_sum(path: Path) -> str:

@@ -11,10 +11,11 @@ from zoo.hub.download import Checksum, DownloadError, Link, Sum, refuse_offline
 from zoo.hub.uri import HubRepo, inside
 
 USED = (
-    "config.json", "config.yaml", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "preprocessor_config.json", "generation_config.json", "modules.json", "1_Pooling/config.json",
-    "processor/*", "metrics.json", "README.md",
-)  # fmt: skip
+    *("config.yaml", "metrics.json", "README.md", "processor/*"),  # a bundle's
+    *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "generation_config.json", "preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+)
 """What is fetched of a repository whose files nobody has listed; pickles only where there are no safetensors."""
 PICKLED = ("pytorch_model.bin",)
 
@@ -68,7 +69,9 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
     except RevisionNotFoundError as error:
         raise DownloadError(f"{source}: the repository has no revision {source.revision!r}") from error
     except RepositoryNotFoundError as error:
-        raise DownloadError(f"{source}: the hub has no such repository, or it is private\n  way out: look at its name; `hf auth login` for private ones") from error
+        raise DownloadError(
+            f"{source}: the hub has no such repository, or it is private\n  way out: look at its name; `hf auth login` for private ones"
+        ) from error
     except (HfHubHTTPError, OSError) as error:
         raise DownloadError(f"{source}: the hub does not answer: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
     except Exception as error:  # its client's own, whose package changes between versions

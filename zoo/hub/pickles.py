@@ -48,7 +48,7 @@ def names_in(stream: IO[bytes], where: str) -> Iterator[str]:
                 raise CheckpointError(f"{where}: a pickle that hides what it calls ({code.name}); refused\n  way out: ask its author for safetensors")
     except CheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001 - genops raises whatever its damaged input leads to
+    except Exception as error:
         raise CheckpointError(f"{where}: damaged, or no file of torch.save: {type(error).__name__}: {error}\n  way out: get the file again") from error
 
 
@@ -94,7 +94,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="error"):  # what torch is not sure of, is nothing to go on with
             tree: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - damaged files lead its unpickler to any of Python's own errors
+    except Exception as error:
         raise CheckpointError(f"{path}: torch refuses it: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping):

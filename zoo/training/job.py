@@ -226,7 +226,9 @@ class Job:
         """The whole model with the weights that a new run begins with."""
         model = build_model(self.config, data.spec, fetch=not begun_before)
         if not begun_before and self.config.run.init is not None:
-            report = init_weights(model, self.config.run.init, self.config.run.init_skip, Processor.of(data))
+            run = self.config.run
+            assert run.init is not None
+            report = init_weights(model, run.init, run.init_skip, Processor.of(data), rename=run.init_rename, fit=run.init_fit)
             self.say(str(report))
             if self.group.main:
                 report.save(self.run_dir / "init.json")

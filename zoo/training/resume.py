@@ -32,6 +32,8 @@ CHANGES: dict[str, Change] = {
     "allow": Change.FREE,
     "init": Change.FREE,  # used before the first step only
     "init_skip": Change.FREE,
+    "init_rename": Change.FREE,
+    "init_fit": Change.FREE,
     "seed": Change.ASKED,
     # data: the cursor counts batches of one size in one order
     "data": Change.ASKED,
@@ -99,7 +101,7 @@ CHANGES: dict[str, Change] = {
     "callback": Change.ASKED,
 }
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
-BEGINNING = ("init", "init_skip")
+BEGINNING = ("init", "init_skip", "init_rename", "init_fit")
 """Free once a run has begun; but runs that began otherwise are others."""
 SPLIT = ("trainer.accumulate", "parallel.processes")
 """How a batch is split: no number depends on it, but for statistics that each part has of its own."""

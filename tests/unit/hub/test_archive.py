@@ -56,7 +56,7 @@ def test_no_path_leads_out(tmp_path: Path, write: Callable[..., Path], name: str
     inner = tmp_path / "in" / "side"
     with pytest.raises(CheckpointError, match="leads out of its folder"):
         unpack(packed, inner)
-    assert [path for path in tmp_path.rglob("*canary*")] == []
+    assert list(tmp_path.rglob("*canary*")) == []
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])

@@ -82,7 +82,7 @@ def test_the_next_source_is_taken(cache: Cache, fault: list[Fault], reason: str)
 def test_more_than_a_known_size_is_not_taken(cache: Cache) -> None:
     """A server that says nothing of the length may send for ever."""
 
-    def endless(handler: object, content: bytes, start: int) -> None:  # noqa: ARG001
+    def endless(handler: object, content: bytes, start: int) -> None:
         server_side = handler
         server_side.send_response(200)  # type: ignore[attr-defined]
         server_side.send_header("Connection", "close")  # type: ignore[attr-defined]
@@ -146,14 +146,13 @@ def test_a_wrong_beginning_costs_one_more_try(cache: Cache) -> None:
 
 
 def test_a_damaged_file_is_fetched_again(cache: Cache) -> None:
-    with serving({"/f": CONTENT}) as server:
-        with Downloader(cache) as downloader:
-            path = downloader.get(wanted(f"{server.url}/f"))
-            assert downloader.get(wanted(f"{server.url}/f")) == path
-            assert len(server.asked) == 1
-            with path.open("r+b") as file:
-                file.write(b"damage")
-            assert downloader.get(wanted(f"{server.url}/f")).read_bytes() == CONTENT
+    with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader:
+        path = downloader.get(wanted(f"{server.url}/f"))
+        assert downloader.get(wanted(f"{server.url}/f")) == path
+        assert len(server.asked) == 1
+        with path.open("r+b") as file:
+            file.write(b"damage")
+        assert downloader.get(wanted(f"{server.url}/f")).read_bytes() == CONTENT
     assert len(server.asked) == 2
 
 

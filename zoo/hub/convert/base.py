@@ -75,7 +75,8 @@ def converter_of(files: Mapping[str, Path]) -> str:
         known |= dict.fromkeys(CONVERTERS.load(name).model_types, name)  # type: ignore[attr-defined]
     if not isinstance(told, str) or told not in known:
         raise CheckpointError(
-            f"config.json: model_type {told!r} is none that zoo reads: {', '.join(sorted(known))}\n  way out: `zoo list converter`; CONTRIBUTING.md says how to add one"
+            f"config.json: model_type {told!r} is none that zoo reads: {', '.join(sorted(known))}\n"
+            "  way out: `zoo list converter`; CONTRIBUTING.md says how to add one"
         )
     return known[told]
 

@@ -111,7 +111,11 @@ class BertConverter:
         if self.pooling is not SentencePooling.CONFIG:
             return self.pooling
         told = snapshot.optional("1_Pooling/config.json")
-        modes = {SentencePooling.MEAN: "pooling_mode_mean_tokens", SentencePooling.CLS: "pooling_mode_cls_token", SentencePooling.MAX: "pooling_mode_max_tokens"}
+        modes = {
+            SentencePooling.MEAN: "pooling_mode_mean_tokens",
+            SentencePooling.CLS: "pooling_mode_cls_token",
+            SentencePooling.MAX: "pooling_mode_max_tokens",
+        }
         chosen = [mode for mode, key in modes.items() if told.get(key)]
         if told and len(chosen) != 1:
             raise CheckpointError(f"{snapshot.name}: 1_Pooling/config.json asks for another pooling than one of mean, cls and max")
@@ -265,5 +269,11 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     codec.tokenizer.save(folder)
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": codec.max_length, "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
+    told = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": codec.max_length,
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(told | {"sep_token": "[SEP]", "mask_token": "[MASK]"}, indent=2) + "\n", encoding="utf-8")

@@ -71,7 +71,10 @@ class TimmConverter:
             classifier = _classifier(prepared, tensors)
             state = {f"encoder.model.{key}": value for key, value in tensors.items() if classifier is None or not key.startswith(f"{classifier}.")}
             if classifier is not None:
-                state |= {f"head.classifier.{kind}": tensors[f"{classifier}.{kind}"].flatten(1) if kind == "weight" else tensors[f"{classifier}.{kind}"] for kind in ("weight", "bias")}
+                state |= {
+                    f"head.classifier.{kind}": tensors[f"{classifier}.{kind}"].flatten(1) if kind == "weight" else tensors[f"{classifier}.{kind}"]
+                    for kind in ("weight", "bias")
+                }
             report = {key: f"encoder.model.{key}" for key in tensors} | (
                 {f"{classifier}.{kind}": f"head.classifier.{kind}" for kind in ("weight", "bias")} if classifier else {}
             )
@@ -167,7 +170,9 @@ def vit_node(tensors: Mapping[str, Tensor], config: Mapping[str, Any], name: str
     depth = 1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("blocks."))
     heads = given.get("num_heads", HEADS.get(dim))
     if not isinstance(heads, int) or patch != other:
-        raise CheckpointError(f"{name}: width {dim}, patches of {patch} x {other}: neither config.json (model_args.num_heads) nor timm's own sizes tell the heads")
+        raise CheckpointError(
+            f"{name}: width {dim}, patches of {patch} x {other}: neither config.json (model_args.num_heads) nor timm's own sizes tell the heads"
+        )
     if given.get("reg_tokens") or given.get("no_embed_class") or given.get("pre_norm") or given.get("qk_norm") or given.get("act_layer"):
         raise CheckpointError(f"{name}: config.json: model_args {given}: a variant of ViT that zoo does not have")
     pooled = "fc_norm.weight" in tensors
