@@ -17,6 +17,26 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 PADDING = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
 
 
+def located(path: str) -> Path:
+    """What ``path=`` means: a file or folder, or the tokenizer of a model by its name or address, which is fetched where it is not here yet.
+
+    Raises:
+        CheckpointError: where there is none.
+    """
+    here = Path(path).expanduser()
+    if here.exists():
+        if here.is_dir() and not (here / "tokenizer.json").is_file() and (found := sorted(here.glob("**/processor/*/tokenizer.json"))):
+            return found[0]
+        return here
+    from zoo.hub.resolve import resolve
+
+    folder = resolve(path)
+    found = sorted(folder.glob("processor/*/tokenizer.json"))
+    if len(found) != 1:
+        raise CheckpointError(f"{path}: has {len(found)} tokenizers, where one was asked for; it is in {folder}")
+    return found[0]
+
+
 def read(path: Path) -> "Library":
     """A `tokenizer.json`, or the one in a folder; truncation and padding that were saved with it are left to the caller.
 
@@ -73,7 +93,7 @@ class SubwordTokenizer(ABC):
 
     Args:
         vocab_size: at most, before training.
-        path: of a `tokenizer.json` to take instead of training.
+        path: of a `tokenizer.json` to take instead of training, or the name of a pretrained model whose tokenizer it is.
     """
 
     def __init__(self, *, vocab_size: int = 8000, path: str | None = None) -> None:
@@ -82,7 +102,7 @@ class SubwordTokenizer(ABC):
 
     def train(self, texts: Sequence[str]) -> None:
         if self._library is None:
-            self._use(read(Path(self.path).expanduser()) if self.path is not None else self._trained(texts_of(texts)))
+            self._use(read(located(self.path)) if self.path is not None else self._trained(texts_of(texts)))
 
     @abstractmethod
     def _trained(self, texts: list[str]) -> "Library":
