@@ -1,0 +1,236 @@
+"""Names and addresses become bundles, from servers and indexes on loopback; what is wrong becomes one error and nothing else."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fault_server import cut, serving, status
+from tests.hub_server import COMMIT, hub
+from zoo.errors import CheckpointError, ZooError
+from zoo.hub.cache import Cache
+from zoo.hub.download import DownloadError, OfflineError
+from zoo.hub.pull import pull
+from zoo.hub.resolve import pretrained, resolve
+
+ROOT = Path(__file__).parents[3]
+DIGITS = pretrained()["digits_cnn"]
+FILES = {str(path.relative_to(DIGITS)): path.read_bytes() for path in sorted(DIGITS.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("zoo.hub.download.LONGEST_WAIT", 0.05)
+    return Cache(tmp_path / "cache")
+
+
+def archive(files: dict[str, bytes], inside: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(f"{inside}{name}", content)
+    return buffer.getvalue()
+
+
+def same(folder: Path) -> None:
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+
+
+def leftovers(cache: Cache) -> list[str]:
+    """Anything in the cache that is neither a whole file nor a whole model."""
+    return [path.name for path in (*cache.models.glob(".*"), *cache.blobs.glob("*.partial"), *cache.blobs.glob("tmp*"))]
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", ["", "digits_cnn/"])
+def test_an_archive_of_a_web_server(cache: Cache, inside: str) -> None:
+    packed = archive(FILES, inside)
+    with serving({"/m.zip": packed}, {"/m.zip": [cut(1000), status(503)]}) as server:
+        uri = f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}"
+        same(pull(uri).folder)
+        asked = len(server.asked)
+        assert pull(uri).folder == resolve(uri)
+        assert len(server.asked) == asked
+    same(pull(uri).folder)  # the server is gone
+    assert leftovers(cache) == []
+
+
+def test_an_address_needs_its_checksum(cache: Cache) -> None:
+    with serving({"/m.zip": archive(FILES)}) as server:
+        with pytest.raises(ZooError, match="#sha256="):
+            pull(f"{server.url}/m.zip")
+        with pytest.raises(DownloadError, match="its content has sha256"):
+            pull(f"{server.url}/m.zip#sha256={'0' * 64}")
+        assert cache.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        pytest.param({"model.safetensors": None}, "config.json", id="no weights"),
+        pytest.param({"config.yaml": b"format: 1\nmodel: {encoder: {_target_: os.system}}\n"}, "_target_", id="a config that names code"),
+        pytest.param({"extra.pkl": b"\x80\x04."}, "pickles", id="a pickle"),
+        pytest.param({"../canary": b"x"}, "leads out", id="a path that leads out"),
+    ],
+)
+def test_hostile_archives_leave_nothing(cache: Cache, change: dict[str, bytes | None], problem: str) -> None:
+    packed = archive({name: content for name, content in (FILES | change).items() if content is not None})
+    with serving({"/m.zip": packed}) as server, pytest.raises(CheckpointError, match=problem):
+        pull(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
+    assert cache.entries() == []
+    assert leftovers(cache) == []
+    assert list(cache.root.parent.rglob("*canary*")) == []
+
+
+def wheel(folder: Path, files: dict[str, bytes]) -> None:
+    """A distribution in a folder that pip takes for an index."""
+    about = {"zoo_test_model-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: zoo-test-model\nVersion: 1.0\n"}
+    about["zoo_test_model-1.0.dist-info/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    folder.mkdir()
+    (folder / "zoo_test_model-1.0-py3-none-any.whl").write_bytes(archive(files | about | {"zoo_test_model-1.0.dist-info/RECORD": b""}))
+
+
+def test_a_package_of_the_index_that_pip_is_set_up_for(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(tmp_path / "index", {"zoo_test_model/model.zip": archive(FILES), **{f"zoo_test_model/plain/{name}": content for name, content in FILES.items()}})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for path in ("zoo_test_model/model.zip", "zoo_test_model/plain"):
+        same(pull(f"pypi://zoo-test-model==1.0/{path}").folder)
+    shutil.rmtree(tmp_path / "index")
+    same(pull("pypi://zoo-test-model==1.0/zoo_test_model/model.zip").folder)
+    with pytest.raises(DownloadError, match="pip could not get it"):
+        pull("pypi://zoo-test-model==2.0/zoo_test_model/model.zip")
+    assert leftovers(cache) == []
+
+
+def zoo(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "zoo", *words], capture_output=True, text=True, check=False, env=os.environ | environment, cwd=ROOT)
+
+
+def test_the_hubs_own_client_and_a_mirror(cache: Cache) -> None:
+    """HF_ENDPOINT is read when the hub's client is imported, so in a process of its own."""
+    with hub({"org/digits": FILES | {"unused.onnx": b"x" * 5000}}) as (url, server):
+        done = zoo("pull", f"hf://org/digits@{COMMIT}", "--json", HF_ENDPOINT=url, HF_TOKEN="hf_test")
+        assert done.returncode == 0, done.stderr
+        same(Path(json.loads(done.stdout)["folder"]))
+        assert not any("unused" in line for line in server.asked)
+        assert "Bearer hf_test" in server.authorised
+        for name, problem in (("hf://org/none", "no such repository"), ("hf://org/digits@nowhere", "no revision")):
+            failed = zoo("pull", name, HF_ENDPOINT=url)
+            assert (failed.returncode, failed.stdout) == (2, "")
+            assert problem in failed.stderr
+    assert pull(f"hf://org/digits@{COMMIT}").folder.is_dir()  # a commit never changes: nobody is asked
+
+
+# --- names ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Writes a record of the digits' files with these sources."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "conf" / "pretrained"
+    folder.mkdir(parents=True)
+
+    def write(*sources: str) -> str:
+        files = {name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in FILES.items()}
+        tree = {"task": "image-classification", "modality": "image", "architecture": "cnn", "licence": "MIT", "origin": "x", "parameters": 77658}
+        (folder / "mine.yaml").write_text("# A test.\n" + yaml.safe_dump(tree | {"sources": list(sources), "files": files}))
+        return "mine"
+
+    return write
+
+
+def test_sources_are_tried_in_order(cache: Cache, record: Any) -> None:
+    """The first gives another state of the model, the second is gone, the third has it."""
+    other, packed = archive(FILES | {"model.safetensors": b"other"}), archive(FILES)
+    with serving({"/a.zip": other, "/c.zip": packed}) as server:
+        uris = [f"{server.url}/{name}.zip#sha256={hashlib.sha256(content).hexdigest()}" for name, content in (("a", other), ("b", packed), ("c", packed))]
+        pulled = pull(record(*uris))
+    same(pulled.folder)
+    assert "/c.zip" in pulled.source
+    same(resolve("mine"))
+
+
+def test_every_source_is_named_where_none_gives_it(cache: Cache, record: Any) -> None:
+    with serving({}) as server:
+        uris = [f"{server.url}/{name}.zip#sha256={'0' * 64}" for name in "ab"]
+        with pytest.raises(DownloadError) as caught:
+            pull(record(*uris))
+    assert all(f"/{name}.zip" in str(caught.value) for name in "ab")
+    assert "way out" in str(caught.value)
+    assert cache.entries() == []
+
+
+def test_offline_opens_no_socket(cache: Cache, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    packed = archive(FILES)
+    with serving({"/m.zip": packed}) as server:
+        name = record(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
+        monkeypatch.setenv("ZOO_OFFLINE", "1")
+        with pytest.raises(OfflineError, match=r"mine: .* is not in the cache.*(?s:.*)zoo pull mine"):
+            pull(name)
+        monkeypatch.delenv("ZOO_OFFLINE")
+        pull(name)
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+
+    def refused(*arguments: object, **options: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    same(pull(name).folder)
+
+
+def test_a_file_that_changed_in_the_cache_is_not_used(cache: Cache, record: Any) -> None:
+    packed = archive(FILES)
+    with serving({"/m.zip": packed}) as server:
+        name = record(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
+        folder = pull(name).folder
+        weights = folder / "model.safetensors"
+        raw = bytearray(weights.read_bytes())
+        raw[-1] ^= 0xFF
+        weights.write_bytes(bytes(raw))
+        with pytest.raises(CheckpointError, match="has changed since"):
+            pull(name)
+        _, wrong = cache.verify()
+        assert len(wrong) == 2  # the model, and the file that it shares its bytes with
+        same(pull(name).folder)
+
+
+# --- foreign configs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"model_type": "bert", "auto_map": {"AutoModel": "modeling.Bad"}}, "auto_map asks for code"),
+        ({"model_type": "bert", "vision": {"_target_": "os.system"}}, "_target_ asks for code"),
+        ({"model_type": "mamba"}, "model_type 'mamba' is none that zoo reads"),
+        ({"model_type": "bert", "hidden_size": "24"}, "hidden_size is"),
+        ({"model_type": "bert"}, "hidden_size is null"),
+        ({}, "model_type None"),
+    ],
+)
+def test_foreign_configs_are_data(cache: Cache, config: dict[str, Any], problem: str) -> None:
+    packed = archive({"config.json": json.dumps(config).encode(), "model.safetensors": FILES["model.safetensors"], "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"})
+    with serving({"/m.zip": packed}) as server, pytest.raises(CheckpointError, match=problem):
+        pull(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
+    assert cache.entries() == []
+    assert leftovers(cache) == []
