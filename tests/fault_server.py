@@ -1,11 +1,13 @@
 """A file server on loopback that does what bad networks do, one fault after the other."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Fault = Callable[["Handler", bytes, int], None]
 
@@ -129,12 +131,38 @@ def redirect(url: str) -> Fault:
     return fault
 
 
+def certificate(folder: Path, *, days: int) -> Path:
+    """A certificate of 127.0.0.1 with its key, valid for so many days from now; negative: it expired as long ago."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")]), datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=100), now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / f"certificate_{days}.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
 @contextmanager
-def serving(content: dict[str, bytes], faults: dict[str, list[Fault]] | None = None) -> Iterator[Files]:
+def serving(content: dict[str, bytes], faults: dict[str, list[Fault]] | None = None, *, tls: Path | None = None) -> Iterator[Files]:
     files = Files(content=dict(content), faults={path: list(entries) for path, entries in (faults or {}).items()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
     server.daemon_threads = True
-    files.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    files.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

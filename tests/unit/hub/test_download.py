@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault_server import Fault, cut, longer, other, redirect, serving, silence, status, trickle, without_ranges
+from tests.fault_server import Fault, certificate, cut, longer, other, redirect, serving, silence, status, trickle, without_ranges
 from zoo.hub.cache import Cache
 from zoo.hub.download import Checksum, Downloader, DownloadError, Link, OfflineError, Sum, UnreachableError, Wanted
 
@@ -106,6 +106,22 @@ def test_a_host_that_is_gone(cache: Cache) -> None:
         downloader.get(wanted(gone))
     with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader:
         assert downloader.get(wanted(gone, f"{server.url}/f")).read_bytes() == CONTENT
+
+
+def test_certificates(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is trusted serves; the same, expired, or trusted by nobody, does not, and the next source is taken at once."""
+    fine, expired = certificate(tmp_path, days=5), certificate(tmp_path, days=-5)
+    for trusted, served, reason in ((fine, fine, None), (expired, expired, "expired"), (expired, fine, "verify failed")):
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        place = Cache(cache.root / f"{trusted.stem}_{served.stem}")
+        with serving({"/f": CONTENT}, tls=served) as server, serving({"/f": CONTENT}) as other, Downloader(place) as downloader:
+            if reason is not None:
+                with pytest.raises(DownloadError, match=f"no trusted connection .*{reason}"):
+                    downloader.get(wanted(f"{server.url}/f"))
+                assert server.asked == []
+            links = (f"{server.url}/f", f"{other.url}/f")
+            assert downloader.get(wanted(*links)).read_bytes() == CONTENT
+            assert len(other.asked) == (0 if reason is None else 1)
 
 
 def test_redirects_are_followed_without_the_password(cache: Cache) -> None:
