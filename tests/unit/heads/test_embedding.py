@@ -1,0 +1,70 @@
+"""The supervised contrastive loss by the paper's formula, and retrieval among a split's own rows against scikit-learn."""
+
+import math
+
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch.nn import functional as F
+
+from zoo.heads import retrieval_metrics
+from zoo.heads.embedding import EmbeddingHead
+from zoo.heads.retrieval_metrics import NeighbourMetrics
+from zoo.layers.pooling import Pooling
+from zoo.specs import FeatureSpec, Layout, PairTarget
+from zoo.structs import Features
+
+PAIR = PairTarget(name="pair")
+SPEC = FeatureSpec(dim=4, layout=Layout.SEQUENCE)
+
+
+def test_the_papers_formula() -> None:
+    """Equation 2 of https://arxiv.org/abs/2004.11362, item by item; items without a partner add nothing, rows that do not count are nobody's other."""
+    vectors = F.normalize(torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    pairs, valid = [1, 2, 1, 3, 2, 1, 1], [True, True, True, True, True, True, False]
+    head = EmbeddingHead(features=SPEC, target=PAIR, temperature=0.3)
+    found = head.loss({"vectors": vectors}, {"pair": torch.tensor(pairs)}, torch.tensor(valid))["embedding"]
+    total = 0.0
+    for one in range(6):
+        others = [place for place in range(6) if place != one]
+        partners = [place for place in others if pairs[place] == pairs[one]]
+        below = sum(math.exp(float(vectors[one] @ vectors[place]) / 0.3) for place in others)
+        total += sum(-math.log(math.exp(float(vectors[one] @ vectors[place]) / 0.3) / below) for place in partners) / max(1, len(partners))
+    assert float(found.sum) == pytest.approx(total, rel=1e-12)
+    assert float(found.count) == 6
+
+
+def test_neighbours_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval_metrics, "CHUNK", 7)
+    generator = torch.Generator().manual_seed(1)
+    pairs = torch.randint(0, 15, (60,), generator=generator)
+    vectors = F.normalize(torch.randn(60, 5, generator=generator), dim=-1)
+    metrics = NeighbourMetrics(PAIR, (1, 5))
+    for part in (slice(0, 25), slice(25, 60)):
+        metrics.update({"vectors": vectors[part]}, {"pair": pairs[part]}, torch.ones(60, dtype=torch.bool)[part])
+    metrics.merge()
+    found = metrics.compute()
+    nearest = NearestNeighbors(n_neighbors=59, metric="cosine").fit(vectors.numpy()).kneighbors(return_distance=False)
+    asked = [row for row in range(60) if int((pairs == pairs[row]).sum()) > 1]
+    assert len(asked) < 60
+    first = [next(place for place, other in enumerate(nearest[row], 1) if pairs[other] == pairs[row]) for row in asked]
+    assert found["recall@1"] == pytest.approx(sum(rank <= 1 for rank in first) / len(asked))
+    assert found["recall@5"] == pytest.approx(sum(rank <= 5 for rank in first) / len(asked))
+    # Wrong rows only are counted before a hit, which the first hit has nothing else before it anyway.
+    assert found["mrr"] == pytest.approx(sum(1 / rank for rank in first) / len(asked))
+
+
+def test_vectors_have_length_one_and_the_asked_width() -> None:
+    features = Features(tokens=torch.randn(3, 5, 4), mask=torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] + [False] * 4]))
+    for dim in (0, 7):
+        head = EmbeddingHead(features=SPEC, target=PAIR, dim=dim, pooling=Pooling.MEAN)
+        vectors = head(features)["vectors"]
+        assert vectors.shape == (3, dim or 4)
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
+        assert [len(answer["vector"]) for answer in head.decode({"vectors": vectors}, {})] == [dim or 4] * 3
+
+
+@pytest.mark.parametrize(("options", "problem"), [({"temperature": 0.0}, "temperature=0"), ({"dim": -1}, "dim=-1"), ({"k": ()}, "k="), ({"k": (0,)}, "k=")])
+def test_what_is_refused(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        EmbeddingHead(features=SPEC, target=PAIR, **options)  # type: ignore[arg-type]
