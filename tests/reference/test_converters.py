@@ -141,7 +141,9 @@ def test_vit_of_timm(tmp_path: Path, sizes: dict[str, Any]) -> None:
     theirs_folder.mkdir()
     save_file(reference.state_dict(), theirs_folder / "model.safetensors")
     config = {"architecture": "vit_base_patch16_224", "num_classes": sizes["num_classes"], "model_args": sizes}
-    (theirs_folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {"input_size": [channels, height, width], "mean": [0.5] * channels, "std": [0.5] * channels}}))
+    (theirs_folder / "config.json").write_text(
+        json.dumps(config | {"pretrained_cfg": {"input_size": [channels, height, width], "mean": [0.5] * channels, "std": [0.5] * channels}})
+    )
     loaded = bundled(theirs_folder, "timm", tmp_path)
     assert loaded.bundle.config["model"]["encoder"]["name"] == "vit"
     image = torch.randn(3, channels, height, width)

@@ -11,20 +11,24 @@ from zoo.registry import KINDS, plugin_errors
 from zoo.schema import first_sentence
 
 HELP = """usage: zoo list [KIND] [PATTERN] [--json]
+       zoo list pretrained [PATTERN] [--task T] [--modality M] [--licence L] [--max-size MB]
 
   zoo list                     kinds, and how many there are of each
   zoo list encoder             components and presets, with a line about each
   zoo list encoder 'vit*'      those whose names match
   zoo list 'vit*'              of every kind
   zoo list experiment          whole runs, with what they cost and reach
-  zoo list pretrained          models that can be used at once"""
+  zoo list pretrained          models that can be used at once
+  zoo list pretrained --task '*classification' --modality image --licence 'apache*' --max-size 20"""
+
+FILTERS = ("--task", "--modality", "--licence", "--max-size")
 
 PRESET_GROUPS = {"model": "model", "trainer": "trainer", "parallel": "parallel", "experiment": "experiment", "pretrained": "pretrained"}
 """Kinds that hold files only."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    words = [word for word in arguments if word != "--json"]
+    words, filters = split_filters([word for word in arguments if word != "--json"])
     as_json = "--json" in arguments
     if "--help" in words or "-h" in words:
         say(HELP)
@@ -39,10 +43,20 @@ def run(arguments: Sequence[str]) -> int:
             _say_kinds(rows)
         return DONE
     kind = find_kind(words[0], optional=len(words) == 1)
+    if filters and kind != "pretrained":
+        raise ZooError(
+            f"{next(iter(filters))} is for pretrained models\n  way out: zoo list pretrained {' '.join(f'{key} {value}' for key, value in filters.items())}"
+        )
     pattern = words[1] if len(words) > 1 else "*" if kind else words[0]
     entries = [entry for one in ([kind] if kind else [*KINDS, *PRESET_GROUPS]) for entry in entries_of(one, pattern)]
+    if kind == "pretrained":
+        entries = of_records(entries, filters)
     if as_json:
         say_json(entries)
+    elif kind == "pretrained" and entries:
+        _say_records(entries)
+    elif kind == "pretrained" and (filters or pattern != "*"):
+        raise ZooError("no pretrained model is like that\n  way out: `zoo list pretrained` shows all")
     elif kind == "pretrained" and not entries:
         say("no pretrained models are recorded\n")
         say("  A record is a file conf/pretrained/NAME.yaml that names a bundle. `zoo train` writes a bundle at the end of each run,")
@@ -63,6 +77,45 @@ def find_kind(word: str, *, optional: bool) -> str | None:
     if optional and (any(sign in word for sign in "*?[") or any(entries_of(kind, word) for kind in (*KINDS, *PRESET_GROUPS))):
         return None
     raise ZooError(f"there is no kind of component named {word!r}; {did_you_mean(word, (*KINDS, *PRESET_GROUPS))}")
+
+
+def split_filters(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """What is no filter, and the filters: ``--task X`` or ``--task=X``."""
+    rest: list[str] = []
+    filters: dict[str, str] = {}
+    remaining = iter(words)
+    for word in remaining:
+        key, sign, value = word.partition("=")
+        if key not in FILTERS:
+            rest.append(word)
+            continue
+        filters[key] = value if sign else next(remaining, "")
+        if not filters[key]:
+            raise ZooError(f"{key}: what?\n  way out: {key} VALUE; shell wildcards are fine")
+    return rest, filters
+
+
+def of_records(entries: list[dict[str, Any]], filters: dict[str, str]) -> list[dict[str, Any]]:
+    """Entries of pretrained models with what their records say, those that pass the filters."""
+    from zoo.hub.records import record
+
+    found = []
+    for entry in entries:
+        told = record(entry["name"])
+        texts = {key.removeprefix("--"): pattern for key, pattern in filters.items() if key != "--max-size"}
+        if told.matches(**texts) and told.size <= _megabytes(filters.get("--max-size")):
+            facts = {"task": told.task, "modality": told.modality, "architecture": told.architecture, "licence": told.licence, "size": told.size}
+            found.append(entry | facts | {"parameters": told.parameters, "metrics": told.metrics, "sources": list(map(str, told.sources))})
+    return found
+
+
+def _megabytes(text: str | None) -> float:
+    if text is None:
+        return float("inf")
+    try:
+        return float(text) * 1e6
+    except ValueError:
+        raise ZooError(f"--max-size {text}: a number of megabytes is needed") from None
 
 
 def kinds() -> list[dict[str, Any]]:
@@ -114,6 +167,15 @@ def _say_kinds(rows: list[dict[str, Any]]) -> None:
     for plugin, reason in plugin_errors.items():
         say(f"\nthe plugin {plugin} could not be imported: {reason}")
     say("\n`zoo list KIND` names them, `zoo show NAME` explains one.")
+
+
+def _say_records(entries: list[dict[str, Any]]) -> None:
+    from zoo.hub.meter import size_of
+
+    heads = ["name", "task", "licence", "size", "what it is"]
+    say(table([[entry["name"], entry["task"], entry["licence"], size_of(entry["size"]), entry["summary"]] for entry in entries], heads))
+    name = entries[0]["name"]
+    say(f"\n`zoo predict {name} ...` uses it, `zoo pull {name}` fetches it, init={name} starts from its weights, `zoo show {name}` tells more")
 
 
 def _say_entries(entries: list[dict[str, Any]], *, of_one_kind: bool) -> None:

@@ -1,5 +1,6 @@
 """A bundle from any checkpoint of a run."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,42 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best", store: "Sto
         to, config=config, processor=processor, model=model.to(torch.device("cpu")), metrics=metrics, notes=notes | {"checkpoint": f"step {found.step}"}
     )
     return Exported(to, found.step, metrics, model.num_parameters())
+
+
+def export_foreign(model: str, to: Path, layout: str, checkpoint: str = "best") -> None:
+    """Write a model in another library's layout, whole or not at all.
+
+    Args:
+        model: a bundle, a run's directory, a name or an address.
+        to: a new folder.
+        layout: name of the converter.
+        checkpoint: of a run: best, last, or a step's number.
+
+    Raises:
+        CheckpointError: where the layout has no place for the model; says every difference.
+    """
+    from zoo.hub.bundle import load_bundle
+    from zoo.hub.files import published
+    from zoo.hub.resolve import resolve
+    from zoo.registry import CONVERTERS
+
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ZooError(f"{to}: exists already; nothing was written\n  way out: another folder for --to")
+    node = CONVERTERS.check_node({"name": layout} | _options(layout), "--as")
+    source = resolve(model)
+    with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
+        if (source / "checkpoints").is_dir():
+            source = export_run(source, Path(scratch) / source.name, checkpoint=checkpoint).folder
+        loaded = load_bundle(source)
+        with published(to) as fresh:
+            CONVERTERS.build(node, "--as").write(loaded, fresh)
+
+
+def _options(layout: str) -> dict[str, Any]:
+    """Stand-ins for what a converter needs to read, and not to write."""
+    from zoo.registry import CONVERTERS
+
+    return {option.name: "" for option in CONVERTERS.schema(layout).options if option.required}
 
 
 def metrics_at(run_dir: Path, step: int) -> dict[str, float]:

@@ -229,7 +229,9 @@ def test_a_file_that_changed_in_the_cache_is_not_used(cache: Cache, record: Any)
     ],
 )
 def test_foreign_configs_are_data(cache: Cache, config: dict[str, Any], problem: str) -> None:
-    packed = archive({"config.json": json.dumps(config).encode(), "model.safetensors": FILES["model.safetensors"], "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"})
+    packed = archive(
+        {"config.json": json.dumps(config).encode(), "model.safetensors": FILES["model.safetensors"], "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"}
+    )
     with serving({"/m.zip": packed}) as server, pytest.raises(CheckpointError, match=problem):
         pull(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
     assert cache.entries() == []

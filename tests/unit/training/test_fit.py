@@ -16,7 +16,9 @@ from zoo.training.fit import Meaning, fits_of, fitted
 def vit(size: tuple[int, int], patch: int, *, channels: int = 3, pool: str = "cls") -> nn.Module:
     from zoo.specs import ImageInput
 
-    spec = DataSpec(inputs=(ImageInput(name="image", channels=channels, height=size[0], width=size[1]),), targets=(ClassTarget(name="label", labels=("a", "b")),))
+    spec = DataSpec(
+        inputs=(ImageInput(name="image", channels=channels, height=size[0], width=size[1]),), targets=(ClassTarget(name="label", labels=("a", "b")),)
+    )
     return create("vit", spec=spec, dim=24, depth=1, heads=2, patch_size=patch, pool=pool)
 
 
@@ -84,7 +86,9 @@ def test_rows_follow_their_entries() -> None:
     assert result.value[[1, 2, 4]].tolist() == value[[3, 0, 2]].tolist()
     assert result.value[0].tolist() == result.value[3].tolist() == value.mean(0).tolist()
     assert result.how == "3 entries of 4 by name, 2 new ones the mean of the old"
-    classes = fitted("head.classifier.bias", torch.tensor([5.0, 7.0]), torch.zeros(3), Fit.LABELS, None, Meaning(labels=["x", "y"]), Meaning(labels=["y", "z", "x"]))
+    classes = fitted(
+        "head.classifier.bias", torch.tensor([5.0, 7.0]), torch.zeros(3), Fit.LABELS, None, Meaning(labels=["x", "y"]), Meaning(labels=["y", "z", "x"])
+    )
     assert classes.value.tolist() == [7.0, 0.0, 5.0]
     with pytest.raises(CheckpointError, match="nobody knows which entries"):
         fitted("encoder.embedding.weight", value, own, Fit.VOCABULARY, None, Meaning(), now)

@@ -1,0 +1,45 @@
+"""``zoo push``: publish a model."""
+
+from collections.abc import Sequence
+
+from zoo.cli.output import DONE, note, only_json, say, say_json
+from zoo.cli.parser import CommandParser
+
+HELP = """usage: zoo push RUN|BUNDLE hf://ORG/NAME [--private] [--message TEXT]
+
+Uploads a bundle with its card to the Hugging Face Hub, in one commit; others get it by the address that is printed.
+
+  zoo push runs/digits/20260101-120000 hf://me/digits
+  zoo export RUN --as bert --to theirs && zoo push theirs hf://me/for-transformers
+
+options
+  --private        a new repository is seen by its owners only
+  --message TEXT   of the commit
+  --json --import X --debug as for every command; keys: address, url, files
+
+HF_TOKEN or `hf auth login` says who you are; HF_ENDPOINT names a mirror."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = CommandParser("push", "zoo push RUN hf://ORG/NAME")
+    parser.add_argument("--private", action="store_true")
+    parser.add_argument("--message")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("to", nargs="?")
+    options = parser.parse_intermixed_args(list(arguments))
+    if options.help:
+        say(HELP)
+        return DONE
+    if options.model is None or options.to is None:
+        parser.error("which model, and where to?")
+    from zoo.hub.push import push
+    from zoo.hub.resolve import resolve
+
+    with only_json(options.json):
+        pushed = push(resolve(options.model), options.to, private=options.private, message=options.message)
+    if options.json:
+        say_json({"address": pushed.address, "url": pushed.url, "files": pushed.files})
+        return DONE
+    say(pushed.address)
+    note(f"{pushed.files} files at {pushed.url}; use it: zoo predict {pushed.address} ...")
+    return DONE
