@@ -1,5 +1,6 @@
 """The hub's protocol on loopback, as far as a client that gets models uses it."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -48,6 +49,47 @@ class HubHandler(BaseHTTPRequestHandler):
             return self.answer(206 if start else 200, content[start:], extra)
         return self.answer(404, b"", {})
 
+    def do_POST(self) -> None:
+        """A repository, which of its files go where (all into the commit), and the commit: lines of JSON."""
+        path, length = unquote(self.path.partition("?")[0]), int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else self.chunks()
+        self.asked.append(f"POST {path}")
+        self.authorised.append(self.headers.get("Authorization"))
+        if self.headers.get("Authorization") != "Bearer hf_writer":
+            return self.answer(403, b'{"error": "this token may not write"}', {})
+        parts = path.strip("/").split("/")
+        host = f"http://{self.headers['Host']}"
+        if parts == ["api", "repos", "create"]:
+            asked = json.loads(body)
+            repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            self.repos.setdefault(repo, {})
+            return self.answer_json({"url": f"{host}/{repo}", "name": repo, "id": repo})
+        if parts == ["api", "validate-yaml"]:  # the card's front matter
+            return self.answer_json({"errors": [], "warnings": []})
+        repo = "/".join(parts[2:4])
+        if parts[4] == "preupload":
+            return self.answer_json({"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]})
+        if parts[4] == "commit":
+            for line in filter(None, body.split(b"\n")):
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    assert entry["value"]["encoding"] == "base64"
+                    self.repos[repo][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            return self.answer_json({"commitUrl": f"{host}/{repo}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        return self.answer(404, b"{}", {})
+
+    def chunks(self) -> bytes:
+        """A body of chunks, as clients send what they do not know the length of."""
+        body = b""
+        while size := int(self.rfile.readline().strip() or b"0", 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def answer_json(self, tree: dict[str, object]) -> None:
+        self.answer(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
+
     def answer(self, code: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)
         for name, value in headers.items():
@@ -55,7 +97,7 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def log_message(self, *arguments: object) -> None:

@@ -138,6 +138,24 @@ def test_the_hubs_own_client_and_a_mirror(cache: Cache) -> None:
     assert pull(f"hf://org/digits@{COMMIT}").folder.is_dir()  # a commit never changes: nobody is asked
 
 
+def test_pushed_and_pulled(cache: Cache) -> None:
+    """The hub's own client uploads a bundle in one commit; its address gives it back, byte by byte."""
+    repos: dict[str, dict[str, bytes]] = {}
+    with hub(repos) as (url, server):
+        refused = zoo("push", str(DIGITS), "hf://me/digits", HF_ENDPOINT=url, HF_TOKEN="hf_reader")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "hf auth login" in refused.stderr
+        done = zoo("push", "digits_cnn", "hf://me/digits", "--json", HF_ENDPOINT=url, HF_TOKEN="hf_writer")
+        assert done.returncode == 0, done.stderr
+        assert repos["me/digits"] == FILES
+        assert json.loads(done.stdout)["address"] == f"hf://me/digits@{COMMIT}"
+        back = zoo("pull", f"hf://me/digits@{COMMIT}", "--json", HF_ENDPOINT=url)
+        same(Path(json.loads(back.stdout)["folder"]))
+        offline = zoo("push", str(DIGITS), "hf://me/digits", HF_ENDPOINT=url, ZOO_OFFLINE="1")
+        assert offline.returncode == 2
+        assert "nothing is sent" in offline.stderr
+
+
 # --- names ------------------------------------------------------------------------------------------------------------------------
 
 
