@@ -15,6 +15,7 @@ COMMANDS = {
     "pull": "fetch, check and convert a pretrained model",
     "cache": "what was fetched: list, verify, prune",
     "export": "write a bundle from any checkpoint, or another library's layout",
+    "card": "write the model card of a run",
     "push": "publish a model",
     "list": "components, presets, experiments and pretrained models",
     "show": "one component's options, or a composed model's shapes and cost",

@@ -1,7 +1,9 @@
 """Model cards with the front matter of the Hugging Face Hub (https://huggingface.co/docs/hub/model-cards)."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from zoo.hub.bundle import inputs_of
@@ -62,6 +64,39 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
         "The figures hold for data like that of the test split; nothing is known about other data. Probabilities are the model's own, not calibrated.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def write_card(runs: Sequence[Path], *, use: str | None = None, limits: str | None = None, licence: str | None = None) -> Path:
+    """The card of the first run's bundle, anew, with what is on record of the run; its pictures are copied beside it.
+
+    Args:
+        runs: directories; more than one differ in their seeds only.
+        use: what the model is for.
+        limits: where it is known to fail.
+        licence: of the weights.
+
+    Raises:
+        CheckpointError: for a run that has not come to its end.
+        ZooError: for runs of different models.
+    """
+    from zoo.data.agreement import kept_facts
+    from zoo.files import write_whole
+    from zoo.hub.bundle import CARD, METRICS
+    from zoo.hub.evidence import read_evidence, same_but_for_the_seed, sections
+    from zoo.hub.files import read_plain_json
+
+    found = [read_evidence(run) for run in runs]
+    same_but_for_the_seed(found)
+    first = found[0]
+    notes = kept_facts(first.run / "processor")["notes"] | ({"weights_license": licence} if licence else {})
+    card = model_card(first.bundle.config, first.bundle.spec, read_plain_json(first.bundle.path / METRICS), notes)
+    if first.plots:
+        (first.bundle.path / "plots").mkdir(exist_ok=True)
+        for plot in first.plots:
+            shutil.copyfile(plot, first.bundle.path / "plots" / plot.name)
+    file = first.bundle.path / CARD
+    write_whole(file, f"{card}\n{sections(found, use=use, limits=limits)}")
+    return file
 
 
 def converted_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, Any], notes: Mapping[str, str]) -> str:
