@@ -38,7 +38,7 @@ class HubFile:
 def link(source: HubRepo, path: str) -> Link:
     """Where a file of a repository is. Asks nobody."""
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     from zoo import __version__
 

@@ -99,9 +99,9 @@ def _fetch(found: Record, cache: Cache) -> tuple[Files, str]:
         files |= got
         given += [str(source)] if got else []
         reasons += problems
-    if lacking := [path for path in found.files if path not in files]:
+    if absent := [path for path in found.files if path not in files]:
         raise DownloadError(
-            f"{found.name}: {', '.join(lacking)}: no source gave {'them' if len(lacking) > 1 else 'it'}\n"
+            f"{found.name}: {', '.join(absent)}: no source gave {'them' if len(absent) > 1 else 'it'}\n"
             + "\n".join(f"  {line}" for reason in reasons for line in reason.splitlines() if "way out" not in line)
             + "\n  way out 1: try again later; what arrived is kept"
             "\n  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"

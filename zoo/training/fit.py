@@ -79,8 +79,8 @@ def fitted(name: str, value: Tensor, own: Tensor, fit: Fit, module: Any, before:
         case Fit.VOCABULARY:
             return _rows(name, value, own, before.vocabulary, now.vocabulary, "entries", fill=True)
         case Fit.LABELS:
-            classes = (None if meaning.labels is None else {label: row for row, label in enumerate(meaning.labels)} for meaning in (before, now))
-            return _rows(name, value, own, *classes, "classes", fill=False)
+            old, new = (None if meaning.labels is None else {label: row for row, label in enumerate(meaning.labels)} for meaning in (before, now))
+            return _rows(name, value, own, old, new, "classes", fill=False)
 
 
 def _rows(name: str, value: Tensor, own: Tensor, old: Mapping[str, int] | None, new: Mapping[str, int] | None, what: str, *, fill: bool) -> Fitted:

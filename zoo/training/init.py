@@ -128,7 +128,7 @@ def init_weights(
         )
     folder = processor_folder(path)
     source = Processor.load(folder) if folder is not None else None
-    if source is not None and data is not None:
+    if folder is not None and source is not None and data is not None:
         refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing])
     before, now = meaning(source, model), meaning(data, model)
     told: dict[str, str] = {}
@@ -159,11 +159,11 @@ def renamed_tensors(found: dict[str, Tensor], rename: Mapping[str, str], file: s
     for theirs in rename:
         check_prefix(f"init_rename.{theirs}", theirs, found)
     for name, tensor in found.items():
-        theirs = longest(name, rename)
-        if theirs is None:
+        prefix = longest(name, rename)
+        if prefix is None:
             left.append(name)
             continue
-        ours = rename[theirs] + name[len(theirs) :]
+        ours = rename[prefix] + name[len(prefix) :]
         if ours in tensors:
             raise ConfigError("init_rename", f"{name} and {names.get(ours, ours)} of {file} would both become {ours}", "prefixes that do not meet")
         tensors[ours] = tensor

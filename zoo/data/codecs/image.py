@@ -108,8 +108,8 @@ class ImageCodec:
 
     @classmethod
     def from_state(cls, name: str, state: Mapping[str, Any], folder: Path) -> "ImageCodec":  # noqa: ARG003
-        state = {"filter": "bilinear", "crop": 1.0} | dict(state)  # bundles of zoo 0.1.0 have neither
-        strict(state, name, channels=int, size=list, mean=list, std=list, fit=str, filter=str, crop=float)
+        # Bundles of zoo 0.1.0 have neither filter nor crop.
+        state = strict({"filter": "bilinear", "crop": 1.0, **state}, name, channels=int, size=list, mean=list, std=list, fit=str, filter=str, crop=float)
         size = list_of(state["size"], int, f"{name}.size")
         if len(size) != 2 or state["fit"] not in list(Fit) or state["filter"] not in list(Filter):
             raise CheckpointError(

@@ -19,7 +19,8 @@ class BpeTokenizer(subword.SubwordTokenizer):
         vocab_size: identifiers at most, 256 bytes and 3 special tokens included; 259 or more.
         lowercase: fold the text to lower case first.
         min_frequency: occurrences of a pair in the training texts below which it is not merged.
-        path: a `tokenizer.json` of the `tokenizers` library, its folder, or the name of a pretrained model, to load instead of training; it decides about everything above.
+        path: a `tokenizer.json` of the `tokenizers` library, its folder, or the name of a pretrained model, to load instead of training;
+            it decides about everything above.
     """
 
     kind: ClassVar[str] = "bpe"

@@ -19,7 +19,8 @@ class WordPieceTokenizer(subword.SubwordTokenizer):
         vocab_size: identifiers at most, the 5 special tokens included.
         lowercase: fold to lower case and strip accents first.
         min_frequency: occurrences of a pair in the training texts below which it is not merged.
-        path: a `tokenizer.json` of the `tokenizers` library, its folder, or the name of a pretrained model, to load instead of training; it decides about everything above.
+        path: a `tokenizer.json` of the `tokenizers` library, its folder, or the name of a pretrained model, to load instead of training;
+            it decides about everything above.
     """
 
     kind: ClassVar[str] = "wordpiece"
