@@ -181,6 +181,49 @@ def test_any_other_model_of_timm(tmp_path: Path, model: str) -> None:
     close(again(image), reference(image))
 
 
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "densenet121", "shufflenet_v2_x0_5"])
+@torch.no_grad()
+def test_torchvision(tmp_path: Path, model: str) -> None:
+    """Its own files are pickles."""
+    from torchvision import models
+
+    from zoo.hub.convert.torchvision import TorchvisionConverter
+
+    reference = models.get_model(model, weights=None).eval()
+    theirs_folder = tmp_path / "theirs"
+    theirs_folder.mkdir()
+    torch.save(reference.state_dict(), theirs_folder / "weights.pth")
+    loaded = bundled(theirs_folder, "torchvision", tmp_path, model=model)
+    image = torch.randn(2, 3, 64, 64)
+    ours: Any = loaded.model
+    close(ours.head(ours.encoder(image))["logits"], reference(image))
+    assert loaded.bundle.spec.targets[0].labels[0] == "tench"  # type: ignore[attr-defined]
+    TorchvisionConverter(model=model).write(loaded, tmp_path / "ours")
+    again = models.get_model(model, weights=None).eval()
+    again.load_state_dict(load_file(tmp_path / "ours" / "model.safetensors"), strict=True)
+    close(again(image), reference(image))
+
+
+@torch.no_grad()
+def test_efficientnets_first_layout(tmp_path: Path) -> None:
+    """Names of PyTorch's first implementation, from timm's network by way of the table, and back; a real file of it is in test_real_weights."""
+    import timm
+
+    from zoo.hub.convert.efficientnet import EfficientNetConverter, rules
+
+    reference = timm.create_model("tf_efficientnet_lite0").eval()
+    state = {f"encoder.model.{name}" if not name.startswith("classifier.") else f"head.{name}": value for name, value in reference.state_dict().items()}
+    theirs_folder = tmp_path / "theirs"
+    theirs_folder.mkdir()
+    torch.save({name: value for rule in rules("tf_efficientnet_lite0") for name, value in rule.write(state).items()}, theirs_folder / "weights.pth")
+    loaded = bundled(theirs_folder, "efficientnet", tmp_path, model="tf_efficientnet_lite0")
+    image = torch.randn(1, 3, 64, 64)
+    ours: Any = loaded.model
+    close(ours.head(ours.encoder(image))["logits"], reference(image))
+    EfficientNetConverter(model="tf_efficientnet_lite0").write(loaded, tmp_path / "ours")
+    assert set(torch.load(tmp_path / "ours" / "pytorch_model.bin", weights_only=True)) == set(torch.load(theirs_folder / "weights.pth", weights_only=True))
+
+
 def test_texts_are_cut_as_by_transformers(tmp_path: Path) -> None:
     """vocab.txt, the oldest layout: zoo's tokens are those of BertTokenizer."""
     from transformers import BertTokenizer

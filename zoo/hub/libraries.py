@@ -1,9 +1,11 @@
 """Models that their own libraries know by name. timm's lie on the hub in timm's layout; imports timm or torchvision only when asked for theirs."""
 
+import re
+
 from zoo.errors import did_you_mean
-from zoo.hub.cache import Cache
-from zoo.hub.download import DownloadError
-from zoo.hub.pull import Pulled, pull
+from zoo.hub.cache import SOURCE, Cache
+from zoo.hub.download import Checksum, Downloader, DownloadError, Link, Sum, Wanted
+from zoo.hub.pull import Pulled, key_of, make, pull
 from zoo.hub.uri import LibraryModel
 
 
@@ -16,7 +18,31 @@ def pull_library(source: LibraryModel, cache: Cache) -> Pulled:
     match source.library:
         case "timm":
             return pull(f"hf://{timm_repository(source)}", cache=cache)
-    raise DownloadError(f"{source}: {source.library}'s own models are not read yet\n  way out: timm has most of torchvision's as timm://NAME.tv_in1k")
+        case "torchvision":
+            return pull_torchvision(source, cache)
+    raise DownloadError(f"{source}: the models of {source.library} are not read yet\n  way out: hf:// has most of them")
+
+
+def pull_torchvision(source: LibraryModel, cache: Cache) -> Pulled:
+    """``torchvision://resnet18``, or ``torchvision://resnet50.IMAGENET1K_V1``. The file's name tells the beginning of its sha256."""
+    from zoo.hub.convert.torchvision import entry
+
+    model, _, weights = source.name.partition(".")
+    known = entry(model, weights or "DEFAULT")
+    found = re.search(r"-([0-9a-f]{8,64})\.pth$", known.url)
+    if found is None:
+        raise DownloadError(f"{source}: the name of its file, {known.url}, tells no checksum")
+    for kept in cache.entries():
+        if kept.source == known.url:
+            cache.check_model(kept.folder)
+            return Pulled(str(source), kept.folder, kept.source)
+    with Downloader(cache) as downloader:
+        blob = downloader.get(Wanted(str(source), Checksum(found[1], Sum.BEGINNING), (Link(known.url),), None, f"zoo pull {source}"))
+    options = {"model": model, "weights": known.name}
+    folder = cache.model(str(source), key_of({"weights.pth": blob.name}, "torchvision", options))
+    if not (folder / SOURCE).is_file():
+        make(str(source), folder, {"weights.pth": blob}, source=known.url, read_by="torchvision", options=options)
+    return Pulled(str(source), folder, known.url)
 
 
 def timm_repository(source: LibraryModel) -> str:

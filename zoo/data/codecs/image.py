@@ -142,7 +142,7 @@ class ImageCodec:
         height, width = image.shape[-2:]
         if (height, width) == self.size and self.crop == 1:
             return image
-        frame = int(self.size[0] / self.crop), int(self.size[1] / self.crop)
+        frame = int(self.size[0] / self.crop + 1e-6), int(self.size[1] / self.crop + 1e-6)  # 224 / (224 / 232) is not quite 232
         scales = frame[0] / height, frame[1] / width
         match self.fit:
             case Fit.STRETCH:
