@@ -23,24 +23,40 @@ from zoo.hub.pull import make
 
 BOUND = 1e-5
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(100)), *"abcdefgh", *(f"##{letter}" for letter in "abcdefgh")]
-BERTS: dict[str, dict[str, Any]] = {
-    "plain": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 50, "max_position_embeddings": 40},
-    "one segment, relu": {"hidden_size": 20, "num_hidden_layers": 1, "num_attention_heads": 5, "intermediate_size": 33, "max_position_embeddings": 17, "type_vocab_size": 1, "hidden_act": "relu"},
-    "deep, eps": {"hidden_size": 12, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64, "layer_norm_eps": 1e-5},
-    "padded table": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 7, "max_position_embeddings": 30, "vocab_size": 128, "hidden_act": "silu"},
-}  # fmt: skip
-VITS: dict[str, dict[str, Any]] = {
-    "plain": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 50, "image_size": 12, "patch_size": 4},
-    "no bias": {"hidden_size": 20, "num_hidden_layers": 1, "num_attention_heads": 5, "intermediate_size": 33, "image_size": 15, "patch_size": 3, "qkv_bias": False},
-    "grey": {"hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 8, "patch_size": 2, "num_channels": 1, "layer_norm_eps": 1e-6},
-    "relu": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 7, "image_size": 14, "patch_size": 7, "hidden_act": "relu"},
-}  # fmt: skip
-TIMMS: dict[str, dict[str, Any]] = {
-    "token": {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5},
-    "mean, no token": {"img_size": (8, 12), "patch_size": 2, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5, "global_pool": "avg", "class_token": False, "mlp_ratio": 3.0},
-    "mean beside a token": {"img_size": 12, "patch_size": 4, "embed_dim": 20, "depth": 1, "num_heads": 5, "num_classes": 3, "global_pool": "avg", "qkv_bias": False},
-    "layer scale, no classes": {"img_size": 12, "patch_size": 3, "embed_dim": 20, "depth": 3, "num_heads": 5, "num_classes": 0, "init_values": 0.1, "in_chans": 1},
-}  # fmt: skip
+
+
+def bert(dim: int, depth: int, heads: int, hidden: int, positions: int, **more: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": dim, "num_hidden_layers": depth, "num_attention_heads": heads, "intermediate_size": hidden}
+    return sizes | {"max_position_embeddings": positions} | more
+
+
+def vit(dim: int, depth: int, heads: int, hidden: int, image: int, patch: int, **more: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": dim, "num_hidden_layers": depth, "num_attention_heads": heads, "intermediate_size": hidden}
+    return sizes | {"image_size": image, "patch_size": patch} | more
+
+
+def of_timm(dim: int, depth: int, heads: int, image: Any, patch: int, classes: int, **more: Any) -> dict[str, Any]:
+    return {"embed_dim": dim, "depth": depth, "num_heads": heads, "img_size": image, "patch_size": patch, "num_classes": classes} | more
+
+
+BERTS = {
+    "plain": bert(24, 2, 3, 50, 40),
+    "one segment, relu": bert(20, 1, 5, 33, 17, type_vocab_size=1, hidden_act="relu"),
+    "deep, eps": bert(12, 5, 2, 48, 64, layer_norm_eps=1e-5),
+    "padded table": bert(16, 2, 4, 7, 30, vocab_size=128, hidden_act="silu"),
+}
+VITS = {
+    "plain": vit(24, 2, 3, 50, 12, 4),
+    "no bias": vit(20, 1, 5, 33, 15, 3, qkv_bias=False),
+    "grey": vit(12, 3, 2, 48, 8, 2, num_channels=1, layer_norm_eps=1e-6),
+    "relu": vit(16, 2, 4, 7, 14, 7, hidden_act="relu"),
+}
+TIMMS = {
+    "token": of_timm(24, 2, 3, 12, 4, 5),
+    "mean, no token": of_timm(24, 2, 2, (8, 12), 2, 5, global_pool="avg", class_token=False, mlp_ratio=3.0),
+    "mean beside a token": of_timm(20, 1, 5, 12, 4, 3, global_pool="avg", qkv_bias=False),
+    "layer scale, no classes": of_timm(20, 3, 5, 12, 3, 0, init_values=0.1, in_chans=1),
+}
 
 
 def bundled(folder: Path, read_by: str, tmp_path: Path, **options: Any) -> LoadedBundle:

@@ -10,131 +10,28 @@ import os
 import shutil
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
+from zoo.hub.answers import AttemptError, accepted, expected_length, told
 from zoo.hub.cache import Cache
 from zoo.hub.meter import Meter, size_of
+from zoo.hub.wanted import DownloadError, Link, Sum, UnreachableError, Wanted, refuse_offline
 
 if TYPE_CHECKING:
     import httpx2
 
-ATTEMPTS = 5
-"""At one source in a row, without ``PROGRESS`` bytes more."""
 PROGRESS = 2**20
+"""Bytes after which a source is worth as many attempts again."""
 LONGEST_WAIT = 8.0
 CONNECT_SECONDS = 10.0
 PATIENCE = 30.0
 """Seconds within which a source has to give ``SLOWEST`` bytes a second; ``$ZOO_DOWNLOAD_PATIENCE``."""
 SLOWEST = 1000
 CHUNK = 2**20
-
-
-class DownloadError(ZooError):
-    """A file that no source gave; says why of each."""
-
-
-class UnreachableError(DownloadError):
-    """A file whose every source is a host that does not answer at all."""
-
-
-class OfflineError(DownloadError):
-    """A file that is not here, where nothing may be fetched."""
-
-
-class Sum(StrEnum):
-    SHA256 = "sha256"
-    GIT = "git"
-    BEGINNING = "beginning"
-
-
-@dataclass(frozen=True)
-class Checksum:
-    """What a file's content has to come to.
-
-    Args:
-        value: hexadecimal.
-        kind: sha256; git's own of a blob: the SHA-1 of ``blob SIZE\\0`` and the content, which is what the hub tells of small files; or the beginning of
-            the sha256, which is all that the names of torchvision's files tell.
-    """
-
-    value: str
-    kind: Sum = Sum.SHA256
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.value}"
-
-
-@dataclass(frozen=True)
-class Link:
-    """Where a file can be had.
-
-    Args:
-        url: of it.
-        headers: sent with the request; to this host only.
-    """
-
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A file.
-
-    Args:
-        name: for people.
-        checksum: of its content.
-        links: in the order in which they are tried.
-        size: in bytes, where it is known; a source that tells another is not asked for the rest.
-        command: what gets it where there is a network.
-    """
-
-    name: str
-    checksum: Checksum
-    links: tuple[Link, ...]
-    size: int | None = None
-    command: str = "zoo pull"
-
-
-class AttemptError(Exception):
-    """One attempt that gave nothing whole.
-
-    Args:
-        reason: for people.
-        attempts: how often this source may be tried in a row with this outcome.
-        anew: whether what is here of the file is of no use.
-        wait: seconds that the source asks for.
-        unreachable: whether nobody answered.
-    """
-
-    def __init__(self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None, unreachable: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.attempts, self.anew, self.wait, self.unreachable = reason, attempts, anew, wait, unreachable
-
-
-def offline() -> str | None:
-    """The variable that forbids sockets, if one does."""
-    for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"):
-        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
-            return name
-    return None
-
-
-def refuse_offline(name: str, size: int | None, place: Path, command: str) -> None:
-    """Raises:
-    OfflineError: where nothing may be fetched; names the file and the command.
-    """
-    if (variable := offline()) is not None:
-        raise OfflineError(
-            f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}, and {variable} is set, so that nothing is fetched\n"
-            f"  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: unset {variable}"
-        )
 
 
 class Downloader:
@@ -240,16 +137,16 @@ class Downloader:
             headers = {"Accept-Encoding": "identity", **link.headers} | ({"Range": f"bytes={start}-"} if start else {})
             try:
                 with self.client.stream("GET", link.url, headers=headers) as response:
-                    if not _accepted(response, start):
+                    if not accepted(response, start):
                         start, digest = 0, hashlib.sha256()
-                    expected = _expected(response, start, wanted.size)
+                    expected = expected_length(response, start, wanted.size)
                     self._receive(response, partial, start, digest, expected, meter)
             except ssl.SSLError as error:
                 raise AttemptError(f"no trusted connection ({error})", attempts=1) from error
             except httpx2.InvalidURL as error:
                 raise AttemptError(f"no address ({error})", attempts=1) from error
             except httpx2.HTTPError as error:
-                raise _told(error) from error
+                raise told(error) from error
         return _checked(partial, digest, wanted, resumed=start > 0)
 
     def _receive(self, response: "httpx2.Response", partial: Path, start: int, digest: Any, expected: int | None, meter: Meter) -> None:
@@ -309,43 +206,6 @@ class Downloader:
             lock.release()
 
 
-def _accepted(response: "httpx2.Response", start: int) -> bool:
-    """Whether the answer goes on at ``start``; False where it begins at 0.
-
-    Raises:
-        AttemptError: where it is no file at all.
-    """
-    status = response.status_code
-    if status == 206:
-        begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-        if begins != str(start):
-            raise AttemptError(f"answers with bytes from {begins or '?'} where {start} was asked for", attempts=2, anew=True)
-        return True
-    if status == 200:
-        return start == 0
-    if status == 416:
-        raise AttemptError("has less of it than was here already", attempts=2, anew=True)
-    hint = {401: "it wants a login (hf auth login, HF_TOKEN, ~/.netrc)", 403: "it refuses", 404: "it has no such file", 429: "it was asked too often"}
-    reason = f"status {status}: {hint.get(status, response.reason_phrase or 'no file')}"
-    passing = status == 429 or status >= 500
-    raise AttemptError(reason, attempts=ATTEMPTS if passing else 1, wait=_retry_after(response) if passing else None)
-
-
-def _expected(response: "httpx2.Response", start: int, size: int | None) -> int | None:
-    """How long the whole file has to be.
-
-    Raises:
-        AttemptError: where the source says something else than is known.
-    """
-    told = response.headers.get("Content-Length")
-    if told is None or not told.isdigit():
-        return size
-    whole = start + int(told)
-    if size is not None and whole != size:
-        raise AttemptError(f"its file has {whole:,} bytes, not {size:,}", attempts=2 if start else 1, anew=True)
-    return whole
-
-
 def _checked(partial: Path, digest: Any, wanted: Wanted, *, resumed: bool) -> str:
     """The sha256 of what is there.
 
@@ -358,22 +218,6 @@ def _checked(partial: Path, digest: Any, wanted: Wanted, *, resumed: bool) -> st
         # What was there before may have been another source's: once more from the beginning.
         raise AttemptError(f"its content has {wanted.checksum.kind} {found}, not {wanted.checksum.value}", attempts=2 if resumed else 1, anew=True)
     return sha256
-
-
-def _told(error: "httpx2.HTTPError") -> AttemptError:
-    import httpx2
-
-    text = " ".join(str(error).split()) or type(error).__name__
-    if "CERTIFICATE" in text.upper() or "certificate" in text:
-        return AttemptError(f"no trusted connection ({text})", attempts=1)
-    match error:
-        case httpx2.ConnectError() | httpx2.ConnectTimeout():
-            return AttemptError(f"cannot be reached ({text})", attempts=2, unreachable=True)
-        case httpx2.TimeoutException():
-            return AttemptError("sent nothing for too long", attempts=2)
-        case httpx2.TooManyRedirects() | httpx2.UnsupportedProtocol():
-            return AttemptError(text, attempts=1)
-    return AttemptError(f"broke off ({text})")
 
 
 def git_sum(path: Path) -> str:
@@ -394,11 +238,6 @@ def _digest(path: Path, start: int) -> Any:
                 digest.update(chunk)
                 start -= len(chunk)
     return digest
-
-
-def _retry_after(response: "httpx2.Response") -> float | None:
-    told = response.headers.get("Retry-After", "")
-    return float(told) if told.isdigit() else None
 
 
 def _netrc() -> Any:

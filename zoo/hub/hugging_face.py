@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from zoo.hub.download import Checksum, DownloadError, Link, Sum, refuse_offline
 from zoo.hub.uri import HubRepo, inside
+from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, refuse_offline
 
 USED = (
     *("config.yaml", "metrics.json", "README.md", "processor/*"),  # a bundle's

@@ -4,9 +4,10 @@ import re
 
 from zoo.errors import did_you_mean
 from zoo.hub.cache import SOURCE, Cache
-from zoo.hub.download import Checksum, Downloader, DownloadError, Link, Sum, Wanted
+from zoo.hub.download import Downloader
 from zoo.hub.pull import Pulled, key_of, make, pull
 from zoo.hub.uri import LibraryModel
+from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, Wanted
 
 
 def pull_library(source: LibraryModel, cache: Cache) -> Pulled:

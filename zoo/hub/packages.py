@@ -5,8 +5,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from zoo.hub.download import DownloadError
 from zoo.hub.uri import Packaged
+from zoo.hub.wanted import DownloadError
 
 SECONDS = 1800
 

@@ -17,9 +17,10 @@ from zoo.errors import CheckpointError, ZooError
 from zoo.hub.archive import is_archive, unpack, unpack_inner
 from zoo.hub.bundle import CONFIG, WEIGHTS
 from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
-from zoo.hub.download import Checksum, Downloader, DownloadError, Link, UnreachableError, Wanted, offline, refuse_offline
+from zoo.hub.download import Downloader
 from zoo.hub.records import BUNDLE, FileInfo, Record, record
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
+from zoo.hub.wanted import Checksum, DownloadError, Link, UnreachableError, Wanted, offline, refuse_offline
 
 FORMAT = 1
 """Of what this file makes; a higher one makes every model anew."""

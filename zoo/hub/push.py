@@ -7,8 +7,8 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.hub.bundle import FILES, Bundle, open_bundle
 from zoo.hub.cache import SOURCE
-from zoo.hub.download import offline
 from zoo.hub.uri import HubRepo, parse
+from zoo.hub.wanted import offline
 
 
 class PushError(ZooError):

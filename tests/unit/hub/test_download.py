@@ -10,7 +10,8 @@ import pytest
 
 from tests.fault_server import Fault, certificate, cut, longer, other, redirect, serving, silence, status, trickle, without_ranges
 from zoo.hub.cache import Cache
-from zoo.hub.download import Checksum, Downloader, DownloadError, Link, OfflineError, Sum, UnreachableError, Wanted
+from zoo.hub.download import Downloader
+from zoo.hub.wanted import Checksum, DownloadError, Link, OfflineError, Sum, UnreachableError, Wanted
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -74,9 +75,9 @@ def test_the_next_source_is_taken(cache: Cache, fault: list[Fault], reason: str)
     with serving({"/bad": CONTENT, "/good": CONTENT}, {"/bad": fault}) as server, Downloader(cache, patience=0.5) as downloader:
         assert downloader.get(wanted(f"{server.url}/bad", f"{server.url}/good")).read_bytes() == CONTENT
     nothing_wrong_is_here(cache)
-    with serving({"/bad": CONTENT}, {"/bad": fault}) as server, Downloader(Cache(cache.root / "alone"), patience=0.5) as downloader:
-        with pytest.raises(DownloadError, match=reason):
-            downloader.get(wanted(f"{server.url}/bad"))
+    alone = Downloader(Cache(cache.root / "alone"), patience=0.5)
+    with serving({"/bad": CONTENT}, {"/bad": fault}) as server, alone, pytest.raises(DownloadError, match=reason):
+        alone.get(wanted(f"{server.url}/bad"))
 
 
 def test_more_than_a_known_size_is_not_taken(cache: Cache) -> None:
@@ -174,9 +175,9 @@ def test_a_damaged_file_is_fetched_again(cache: Cache) -> None:
 
 def test_offline_names_the_file_and_the_command(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_OFFLINE", "1")
-    with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader:
-        with pytest.raises(OfflineError, match=r"(?s)model\.bin \(10\.2 MB\).*ZOO_OFFLINE.*zoo pull"):
-            downloader.get(wanted(f"{server.url}/f"))
+    told = pytest.raises(OfflineError, match=r"(?s)model\.bin \(10\.2 MB\).*ZOO_OFFLINE.*zoo pull")
+    with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader, told:
+        downloader.get(wanted(f"{server.url}/f"))
     assert server.asked == []
 
 

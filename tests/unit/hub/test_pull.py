@@ -19,9 +19,9 @@ from tests.fault_server import cut, serving, status
 from tests.hub_server import COMMIT, hub
 from zoo.errors import CheckpointError, ZooError
 from zoo.hub.cache import Cache
-from zoo.hub.download import DownloadError, OfflineError
 from zoo.hub.pull import pull
 from zoo.hub.resolve import pretrained, resolve
+from zoo.hub.wanted import DownloadError, OfflineError
 
 ROOT = Path(__file__).parents[3]
 DIGITS = pretrained()["digits_cnn"]
@@ -141,7 +141,7 @@ def test_the_hubs_own_client_and_a_mirror(cache: Cache) -> None:
 def test_pushed_and_pulled(cache: Cache) -> None:
     """The hub's own client uploads a bundle in one commit; its address gives it back, byte by byte."""
     repos: dict[str, dict[str, bytes]] = {}
-    with hub(repos) as (url, server):
+    with hub(repos) as (url, _):
         refused = zoo("push", str(DIGITS), "hf://me/digits", HF_ENDPOINT=url, HF_TOKEN="hf_reader")
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "hf auth login" in refused.stderr

@@ -1,0 +1,96 @@
+"""What is wanted of the network: a file, its checksum, where it can be had; and that nothing may be. Imports neither torch nor a network library."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from zoo.errors import ZooError
+from zoo.hub.meter import size_of
+
+
+class DownloadError(ZooError):
+    """A file that no source gave; says why of each."""
+
+
+class UnreachableError(DownloadError):
+    """A file whose every source is a host that does not answer at all."""
+
+
+class OfflineError(DownloadError):
+    """A file that is not here, where nothing may be fetched."""
+
+
+class Sum(StrEnum):
+    SHA256 = "sha256"
+    GIT = "git"
+    BEGINNING = "beginning"
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a file's content has to come to.
+
+    Args:
+        value: hexadecimal.
+        kind: sha256; git's own of a blob: the SHA-1 of ``blob SIZE\\0`` and the content, which is what the hub tells of small files; or the beginning of
+            the sha256, which is all that the names of torchvision's files tell.
+    """
+
+    value: str
+    kind: Sum = Sum.SHA256
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a file can be had.
+
+    Args:
+        url: of it.
+        headers: sent with the request; to this host only.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file.
+
+    Args:
+        name: for people.
+        checksum: of its content.
+        links: in the order in which they are tried.
+        size: in bytes, where it is known; a source that tells another is not asked for the rest.
+        command: what gets it where there is a network.
+    """
+
+    name: str
+    checksum: Checksum
+    links: tuple[Link, ...]
+    size: int | None = None
+    command: str = "zoo pull"
+
+
+def offline() -> str | None:
+    """The variable that forbids sockets, if one does."""
+    for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
+            return name
+    return None
+
+
+def refuse_offline(name: str, size: int | None, place: Path, command: str) -> None:
+    """Raises:
+    OfflineError: where nothing may be fetched; names the file and the command.
+    """
+    if (variable := offline()) is not None:
+        raise OfflineError(
+            f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}, and {variable} is set, so that nothing is fetched\n"
+            f"  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: unset {variable}"
+        )
