@@ -31,6 +31,8 @@ options
 Exit code 0 when every input was answered, 2 when one could not be used: its reason stands in its place."""
 
 WIDTH = 60
+SHOWN_NUMBERS = 6
+"""Of a vector; --json gives all."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -133,6 +135,8 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return ", ".join(labels) or "(none)", ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         case {"values": values}:
             return _plain(values), ""
+        case {"vector": vector}:
+            return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
         case {"top": top}:
             ranked = ", ".join(f"{entry['item']} {entry['title']}" if "title" in entry else str(entry["item"]) for entry in top)
             return ranked, str(answer.get("note", ""))

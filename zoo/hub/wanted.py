@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.fetching import may_fetch
 from zoo.hub.meter import size_of
 
 
@@ -86,11 +87,18 @@ def offline() -> str | None:
 
 
 def refuse_offline(name: str, size: int | None, place: Path, command: str) -> None:
-    """Raises:
-    OfflineError: where nothing may be fetched; names the file and the command.
+    """Nothing, where files may be fetched now.
+
+    Raises:
+        OfflineError: where they may not; names the file and the command.
     """
     if (variable := offline()) is not None:
-        raise OfflineError(
-            f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}, and {variable} is set, so that nothing is fetched\n"
-            f"  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: unset {variable}"
-        )
+        reason, other = f"{variable} is set, so that nothing is fetched", f"unset {variable}"
+    elif not may_fetch():
+        reason, other = "nothing is fetched at this point", "the command above, before"
+    else:
+        return
+    raise OfflineError(
+        f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}, and {reason}\n"
+        f"  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: {other}"
+    )

@@ -494,13 +494,14 @@ def test_names_and_paths(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     assert resolve("bundle") == Path("bundle")
     (tmp_path / "conf" / "pretrained").mkdir(parents=True)
-    (tmp_path / "conf" / "pretrained" / "small_digits.yaml").write_text("bundle: bundle\n")
+    texts = "task: image-classification\nmodality: image\narchitecture: mlp\nlicence: MIT\norigin: a test\nparameters: 1\n"
+    (tmp_path / "conf" / "pretrained" / "small_digits.yaml").write_text(f"# A test.\n{texts}bundle: bundle\n")
     assert resolve("small_digits") == tmp_path / "bundle"
     assert load("small_digits", device="cpu").metrics == {"test/accuracy": 0.75, "validation/accuracy": 0.8}
     with pytest.raises(CheckpointError, match="did you mean 'small_digits'"):
         resolve("small_digit")
-    with pytest.raises(CheckpointError, match=r"hf://.*loaded from folders here(?s:.*)way out: a path to a bundle or a run's directory"):
-        resolve("hf://org/model")
+    with pytest.raises(CheckpointError, match=r"s3://.*loaded from folders, names and addresses(?s:.*)zoo export s3://bucket/x --to FOLDER"):
+        resolve("s3://bucket/x")
     with pytest.raises(CheckpointError, match="there is no such folder"):
         resolve("./nowhere")
 

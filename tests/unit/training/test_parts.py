@@ -20,7 +20,7 @@ from zoo.training.callbacks import EarlyStopping
 from zoo.training.checkpoint import newest_checkpoint
 from zoo.training.ema import Ema
 from zoo.training.guard import NonFiniteError
-from zoo.training.init import init_weights
+from zoo.training.init import init_weights, published
 from zoo.training.state import Ending, Monitor, Progress, horizon_of
 
 
@@ -142,6 +142,27 @@ def test_init_takes_everything_or_says_what_does_not_fit(tmp_path: Path) -> None
     assert torch.equal(other.head.row.weight, before)
     with pytest.raises(ConfigError, match="no parameter begins with 'hea'"):
         init_weights(other, str(tmp_path), ["hea"])
+
+
+def test_init_of_a_part_by_another_name(tmp_path: Path) -> None:
+    """``init_rename``: the weights of one part become those of another, everything else is as initialised, and the report says so."""
+    make_trainer(tmp_path / "checkpoints", ema=None).fit()
+    trained = published(tmp_path)[1]
+    model = make_model()
+    model.add_module("other", make_model().encoder)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = init_weights(model, str(tmp_path), [], rename={"encoder": "other"})
+    assert report.loaded
+    assert set(report.loaded) == {name for name in model.state_dict() if name.startswith("other.")}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, trained[name.replace("other.", "encoder.")] if name.startswith("other.") else before[name])
+    assert set(report.renamed.values()) == {name for name in trained if name.startswith("encoder.")}
+    assert set(report.unused) == {name for name in trained if not name.startswith("encoder.")}
+    with pytest.raises(ConfigError, match=r"init_rename\.encodr"):
+        init_weights(model, str(tmp_path), [], rename={"encodr": "other"})
+    del model.other
+    with pytest.raises(CheckpointError, match=r"unexpected: nowhere\."):
+        init_weights(model, str(tmp_path), [], rename={"encoder": "nowhere"})
 
 
 def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class AudioFolder:
             inputs={"audio": self.audio},
             targets={"label": ClassCodec(name="label", labels=train.names, counts=train.counts())},
             splits=splits,
-            notes={"source": f"sound files of {root}", "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
+            notes={"source": f"sound files of {Path(root).name}", "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
         )
 
     def _from_files(self, root: Path) -> tuple[list[str], list[str], dict[str, Tensor] | None]:

@@ -73,5 +73,5 @@ class ImageFolder:
             inputs={"image": self.image},
             targets={"label": ClassCodec(name="label", labels=train.names, counts=train.counts())},
             splits=splits,
-            notes={"source": f"images of {root}", "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
+            notes={"source": f"images of {Path(root).name}", "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
         )

@@ -180,7 +180,7 @@ class Table:
             inputs=self.codecs,
             targets={target.spec.name: target},
             splits=splits,
-            notes={"source": self.path, "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
+            notes={"source": Path(self.path).name, "split": f"{rule}; {', '.join(f'{name} {len(part)}' for name, part in splits.items())}"},
             optional=self.optional,
         )
 

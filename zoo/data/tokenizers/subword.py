@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, ZooError
+from zoo.fetching import fetching
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -99,10 +100,29 @@ class SubwordTokenizer(ABC):
     def __init__(self, *, vocab_size: int = 8000, path: str | None = None) -> None:
         self.vocab_size, self.path, self.pad_id = vocab_size, path, 0
         self._library: Library | None = None
+        if path is not None:
+            self._look()
 
     def train(self, texts: Sequence[str]) -> None:
         if self._library is None:
             self._use(read(located(self.path)) if self.path is not None else self._trained(texts_of(texts)))
+
+    def _look(self) -> None:
+        """Load what is here already, so that a sketch of the data knows the vocabulary. What has to be fetched is, when the data is opened.
+
+        Raises:
+            ValueError: where there is no such file, and no model of that name.
+        """
+        from zoo.hub.wanted import OfflineError
+
+        assert self.path is not None
+        try:
+            with fetching(False):
+                self._use(read(located(self.path)))
+        except OfflineError:
+            return
+        except ZooError as error:
+            raise ValueError(f"path={self.path}: {error}") from error
 
     @abstractmethod
     def _trained(self, texts: list[str]) -> "Library":
