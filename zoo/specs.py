@@ -159,6 +159,19 @@ class PairTarget(TargetSpec):
     kind = "pair"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenTarget(TargetSpec):
+    """The token that follows each position of a text: B N int64, ``ignore_index`` where there is none to predict.
+
+    ``Batch.targets[bytes]`` is B 1 int64: bytes of UTF-8 that these tokens stand for, for figures that do not depend on the vocabulary.
+    """
+
+    kind = "token"
+    vocab_size: int
+    bytes: str = "bytes"
+    ignore_index: int = -1
+
+
 # --- between the parts of a model -----------------------------------------------------------------------------------------------
 
 
@@ -233,7 +246,7 @@ class DataSpec(Spec):
 
 
 INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, HistoryInput, SpectrogramInput, TableInput)}
-TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget)}
+TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget)}
 
 
 def by_name(specs: tuple[N, ...], name: str, what: str) -> N:

@@ -102,6 +102,13 @@ class Tokenizer(Protocol):
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         """Identifiers with the special tokens that the model is trained with, of which none is lost when a long text is cut. Never empty."""
 
+    def prompt(self, text: str) -> list[int]:
+        """As ``encode``, without what closes a text: what a continuation goes on from."""
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that closes a text; None where none does."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of identifiers; special tokens are left out."""
 

@@ -23,6 +23,7 @@ from zoo.specs import (
     TableInput,
     TargetSpec,
     TokenInput,
+    TokenTarget,
 )
 from zoo.structs import Batch, Values
 
@@ -108,6 +109,12 @@ def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: to
             items = torch.randint(1, target.num_items + 1, mask.shape, generator=generator)
             seen = torch.randint(1, target.num_items + 1, (size, max(lengths)), generator=generator)
             return {target.name: items * mask, target.seen: seen * mask}
+        case TokenTarget():
+            mask = length_mask(lengths)
+            tokens = torch.randint(0, target.vocab_size, mask.shape, generator=generator)
+            last = torch.tensor(lengths)[:, None] - 1
+            asked = mask & (torch.arange(max(lengths)) != last)
+            return {target.name: tokens.masked_fill(~asked, target.ignore_index), target.bytes: last * 3}
         case PairTarget():
             places = torch.arange(size)
             return {target.name: places - (places % 3 == 1).long()}  # every third row is of the same thing as the one before it

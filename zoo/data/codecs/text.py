@@ -30,6 +30,7 @@ class TextCodec:
         if max_length < 3:
             raise ValueError(f"max_length={max_length} tokens leave no room for text between the special tokens; 3 or more")
         self.name, self.tokenizer, self.max_length = name, tokenizer, max_length
+        self._last: tuple[str, list[int]] | None = None
 
     def fit(self, texts: Sequence[str]) -> None:
         """Train the tokenizer on the training split's texts."""
@@ -46,7 +47,14 @@ class TextCodec:
     def encode(self, raw: Any) -> Encoded:
         if not isinstance(raw, str):
             raise DataError(f"a text is a string, not {type(raw).__name__}")
-        return {"values": torch.tensor(self.tokenizer.encode(raw, self.max_length))}
+        return {"values": torch.tensor(self.ids(raw))}
+
+    def ids(self, raw: str) -> list[int]:
+        """Of a text; the last one's are kept, for a target that is made of the same."""
+        last = self._last
+        if last is None or last[0] != raw:
+            self._last = last = raw, self.tokenizer.encode(raw, self.max_length)
+        return last[1]
 
     def finish(self, values: Values) -> Values:
         return values

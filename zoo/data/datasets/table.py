@@ -17,6 +17,7 @@ from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.files import SPLIT_FOLDERS
 from zoo.data.splits import check_fractions, hash_split
 from zoo.data.tabular import Format, Header, Quoting, Rows, read_rows
@@ -34,9 +35,16 @@ class TargetKind(StrEnum):
     MULTI = "multi"
     NUMBER = "number"
     PAIR = "pair"
+    NEXT_TOKEN = "next_token"
 
 
-TARGET_NAMES = {TargetKind.CLASS: "label", TargetKind.MULTI: "label", TargetKind.NUMBER: "value", TargetKind.PAIR: "pair"}
+TARGET_NAMES = {
+    TargetKind.CLASS: "label",
+    TargetKind.MULTI: "label",
+    TargetKind.NUMBER: "value",
+    TargetKind.PAIR: "pair",
+    TargetKind.NEXT_TOKEN: "next",
+}
 
 
 @DATASETS.register("table")
@@ -70,9 +78,10 @@ class Table:
         missing: what an absent number becomes: refused, the training mean, or that with an indicator column.
         optional: inputs (text, image, audio, table) that a row may lack: an empty cell, or all of the table's, means that the sample has no such input.
             Elsewhere a row with an empty cell cannot be used. What takes such samples: model/encoder=fusion.
-        target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input.
-        target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; or pair, where a row's inputs belong together
-            and nothing else is told (model/head=contrastive).
+        target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input;
+            with target_kind=next_token that of `text` itself.
+        target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; pair, where a row's inputs belong together
+            and nothing else is told (model/head=contrastive); or next_token, a language model of the texts (model/head=next_token).
         separator: between the classes of one row, for multi.
         split_column: column that says train, validation or test.
         split_by: column whose hash decides the split; null takes text, image or audio, the first that is not optional, else all inputs together.
@@ -139,7 +148,9 @@ class Table:
             raise ValueError(f"optional={list(optional)}: there is no input {unknown[0]!r}; this data gives {', '.join(self.codecs)}")
         self.optional = tuple(dict.fromkeys(optional))
         inputs = {*self.sources.values(), *numbers, *categories}
-        if target_kind is not TargetKind.PAIR and (leaks := inputs & set(self.targets)):
+        if target_kind is TargetKind.NEXT_TOKEN and self.targets != [text]:
+            raise ValueError(f"target_kind=next_token tells the tokens of the text itself: text={text}, target={target} have to be one column")
+        if target_kind not in (TargetKind.PAIR, TargetKind.NEXT_TOKEN) and (leaks := inputs & set(self.targets)):
             raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
 
     def sketch(self) -> DataSpec:
@@ -148,6 +159,8 @@ class Table:
             target = NumberCodec(name=self.target_name, columns=self.targets, mean=[0.0] * len(self.targets), std=[1.0] * len(self.targets)).spec
         elif self.target_kind is TargetKind.PAIR:
             target = PairCodec(name=self.target_name).spec
+        elif self.target_kind is TargetKind.NEXT_TOKEN:
+            target = self._next_token().spec
         else:
             target = ClassCodec(name=self.target_name, labels=("a", "b"), labelling=self._labelling).spec.sketched("labels", "counts")
         categories = tuple(2 for _ in self.categories)
@@ -253,11 +266,18 @@ class Table:
                     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
                     codec.fit([row for row in rows if name not in self.optional or not all(map(is_missing, row.values()))])
 
+    def _next_token(self) -> NextTokenCodec:
+        text = self.codecs[TEXT]
+        assert isinstance(text, TextCodec)
+        return NextTokenCodec(name=self.target_name, text=text)
+
     def _target(self, train: "TableSplit") -> TargetCodec:
         if self.target_kind is TargetKind.NUMBER:
             return NumberCodec.fit(self.target_name, self.targets, zip(*(train.column(column) for column in self.targets), strict=True))
         if self.target_kind is TargetKind.PAIR:
             return PairCodec(name=self.target_name)
+        if self.target_kind is TargetKind.NEXT_TOKEN:
+            return self._next_token()
         return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
 
 

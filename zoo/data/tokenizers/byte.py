@@ -29,6 +29,13 @@ class ByteTokenizer:
             content = content[: max(0, max_length - 2)]
         return [BEGIN, *(OFFSET + byte for byte in content), END]
 
+    def prompt(self, text: str) -> list[int]:
+        return self.encode(text)[:-1]
+
+    @property
+    def end_id(self) -> int:
+        return END
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(token - OFFSET for token in ids if OFFSET <= token < self.vocab_size).decode("utf-8", "replace")
 

@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -130,6 +131,21 @@ class SubwordTokenizer(ABC):
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         return encode(self.library, text, max_length) or [self.pad_id]
+
+    def prompt(self, text: str) -> list[int]:
+        ids = self.encode(text)
+        return ids[: len(ids) - len(self._closing)] or ids
+
+    @property
+    def end_id(self) -> int | None:
+        return self._closing[0] if self._closing else None
+
+    @cached_property
+    def _closing(self) -> list[int]:
+        """Special tokens after a text."""
+        found = self.library.encode("a")
+        last = max(place for place, special in enumerate(found.special_tokens_mask) if not special)
+        return found.ids[last + 1 :]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(list(ids), skip_special_tokens=True)

@@ -1,0 +1,90 @@
+"""Next token: a causal language model (Radford et al., 2019, GPT-2).
+
+Letters: B texts, N positions, D width, V vocabulary, P positions with a target.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.heads.token_metrics import TokenMetrics
+from zoo.layers.dropout import Dropout
+from zoo.layers.pooling import last_place
+from zoo.layers.precision import widen
+from zoo.registry import HEADS
+from zoo.specs import FeatureSpec, Layout, TokenTarget
+from zoo.structs import Features, LossTerm, Prediction, Targets
+
+
+@HEADS.register("next_token")
+class NextTokenHead(nn.Module):
+    """Every position of a causal text predicts the token after it.
+
+    Args:
+        features: filled from what comes before the head; a causal sequence.
+        target: filled from the data's spec.
+        dropout: probability of leaving out an element before the scores.
+    """
+
+    repeats = ()
+    monitor: ClassVar[tuple[str, str]] = ("bits_per_byte", "min")
+
+    def __init__(self, *, features: FeatureSpec, target: TokenTarget, dropout: float = 0.0) -> None:
+        super().__init__()
+        if features.layout is not Layout.SEQUENCE or not features.causal:
+            found = "a sequence in which positions see later ones" if features.layout is Layout.SEQUENCE else f"a {features.layout}"
+            raise ValueError(
+                f"the head needs a causal sequence, or it would see what it has to predict, and gets {found}; "
+                "set model.encoder.attention=causal (transformer) or model.encoder.direction=forward (lstm)"
+            )
+        self.target = target
+        self.dropout = Dropout(dropout)
+        self.output = nn.Linear(features.dim, target.vocab_size, bias=False)
+        nn.init.trunc_normal_(self.output.weight, std=0.02)
+        self.protocol = (
+            "each token from those before it in its text, the one that closes the text included; perplexity a token; bits per byte of UTF-8 of the text"
+        )
+
+    def forward(self, features: Features) -> Prediction:
+        """``hidden`` B N D in training, where the loss scores what is asked for only; else ``logits`` B N V, and the last real place B in ``last``."""
+        assert features.tokens is not None, "the spec says that there are tokens"
+        hidden = self.dropout(features.tokens)
+        if self.training:
+            return {"hidden": hidden}
+        mask = features.mask if features.mask is not None else hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+        return {"logits": widen(self.output(hidden)), "last": last_place(mask)}
+
+    def count(self, targets: Targets, valid: Tensor) -> dict[str, Tensor]:
+        """Positions with a target."""
+        return {"next_token": self.asked(targets, valid).sum().float()}
+
+    def loss(self, prediction: Prediction, targets: Targets, valid: Tensor) -> dict[str, LossTerm]:
+        """Cross entropy in nats."""
+        wanted, asked = targets[self.target.name], self.asked(targets, valid)
+        found = prediction["hidden"] if self.training else prediction["logits"]
+        # How many positions are asked is data, which meta tensors do not have.
+        rows, told = (found.flatten(0, 1), wanted.flatten()) if found.device.type == "meta" else (found[asked], wanted[asked])
+        logits = widen(self.output(rows)) if self.training else rows  # P V
+        return {"next_token": LossTerm(F.cross_entropy(logits, told, reduction="sum"), asked.sum().float())}
+
+    def asked(self, targets: Targets, valid: Tensor) -> Tensor:
+        """B N bool."""
+        return valid[:, None] & (targets[self.target.name] != self.target.ignore_index)
+
+    def metrics(self) -> TokenMetrics:
+        return TokenMetrics(self.target)
+
+    def decode(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> list[dict[str, Any]]:  # noqa: ARG002
+        """The likeliest next token of each text as ``{"token": identifier, "probability": ...}``; ``zoo.inference.generate`` goes on from there."""
+        logits = last_logits(prediction)
+        best, tokens = logits.softmax(dim=-1).max(dim=-1)
+        return [{"token": token, "probability": share} for token, share in zip(tokens.tolist(), best.tolist(), strict=True)]
+
+
+def last_logits(prediction: Prediction) -> Tensor:
+    """B V: after the last real position."""
+    logits = prediction["logits"].detach()
+    return logits.gather(1, prediction["last"][:, None, None].expand(-1, 1, logits.shape[-1])).squeeze(1)
