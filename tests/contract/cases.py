@@ -32,6 +32,7 @@ from zoo.specs import (
     TableInput,
     TargetSpec,
     TextInput,
+    TokenTarget,
 )
 from zoo.structs import Batch, Features, Values
 
@@ -52,6 +53,7 @@ TARGETS: dict[str, TargetSpec] = {
     "numbers": NumberTarget(name="sizes", columns=("height", "width"), mean=(170.0, -3.0), std=(12.0, 0.5)),
     "item": ItemTarget(name="next", num_items=30),
     "pair": PairTarget(name="pair"),
+    "token": TokenTarget(name="next", vocab_size=40),
 }
 FEATURES: dict[str, FeatureSpec] = {
     "vector": FeatureSpec(dim=12, layout=Layout.VECTOR, pooled=True),

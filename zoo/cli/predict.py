@@ -20,10 +20,12 @@ Answers of a finished model. BUNDLE is a bundle, a run's directory, or the name 
   zoo predict BUNDLE sound.wav
   zoo predict BUNDLE rows.csv                                  or .tsv, .jsonl, .json: one answer a row; or --row '{"age": 3}'
   zoo predict BUNDLE --row '{"image": "a.png", "text": "a cat"}'  or rows.csv, rows.jsonl, for a model of several inputs
+  zoo predict BUNDLE --text "In the beginning" --tokens 100    what follows, by a language model
   zoo predict BUNDLE --user 196                                or --items 50,181,258: what comes next after these
 
 options
   --top K          labels or items of each answer (5)
+  --tokens N       of a continuation (64); --temperature T draws it (0: the likeliest each time), by --seed S (0)
   --batch-size N   inputs that go through the model together (32); changes no answer
   --device D       auto, cpu, cuda ...
   --json --import X --debug as for every command: a list with one object per input
@@ -42,6 +44,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--user", action="append", default=[])
     parser.add_argument("--items", action="append", default=[])
     parser.add_argument("--top", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="auto")
     parser.add_argument("bundle", nargs="?")
@@ -66,7 +71,8 @@ def run(arguments: Sequence[str]) -> int:
         from zoo.inference.predictor import Predictor
 
         predictor = Predictor.load(folder, device=options.device)
-        answers = predictor.predict(given, batch_size=options.batch_size, top_k=options.top)
+        how = {"max_tokens": options.tokens, "temperature": options.temperature, "seed": options.seed}
+        answers = predictor.predict(given, batch_size=options.batch_size, top_k=options.top, **how)
     if options.json:
         say_json(answers)
     else:
@@ -137,6 +143,8 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return _plain(values), ""
         case {"vector": vector}:
             return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
+        case {"continuation": text}:
+            return text, str(answer.get("note", ""))
         case {"top": top}:
             ranked = ", ".join(f"{entry['item']} {entry['title']}" if "title" in entry else str(entry["item"]) for entry in top)
             return ranked, str(answer.get("note", ""))

@@ -77,7 +77,7 @@ class NextTokenHead(nn.Module):
     def metrics(self) -> TokenMetrics:
         return TokenMetrics(self.target)
 
-    def decode(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> list[dict[str, Any]]:  # noqa: ARG002
+    def decode(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """The likeliest next token of each text as ``{"token": identifier, "probability": ...}``; ``zoo.inference.generate`` goes on from there."""
         logits = last_logits(prediction)
         best, tokens = logits.softmax(dim=-1).max(dim=-1)

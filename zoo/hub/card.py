@@ -9,12 +9,26 @@ from typing import Any
 from zoo.hub.bundle import inputs_of
 from zoo.hub.files import to_yaml
 from zoo.inference.inputs import example
-from zoo.specs import ClassTarget, DataSpec, ImageInput, InputSpec, ItemTarget, NumberTarget, PairTarget, SpectrogramInput, TableInput, TargetSpec, TextInput
+from zoo.specs import (
+    ClassTarget,
+    DataSpec,
+    ImageInput,
+    InputSpec,
+    ItemTarget,
+    NumberTarget,
+    PairTarget,
+    SpectrogramInput,
+    TableInput,
+    TargetSpec,
+    TextInput,
+    TokenTarget,
+)
 
 TASKS: dict[tuple[type[InputSpec], type[TargetSpec]], str] = {
     (ImageInput, ClassTarget): "image-classification",
     (TextInput, ClassTarget): "text-classification",
     (SpectrogramInput, ClassTarget): "audio-classification",
+    (TextInput, TokenTarget): "text-generation",
     (TableInput, ClassTarget): "tabular-classification",
     (TableInput, NumberTarget): "tabular-regression",
 }
@@ -197,6 +211,8 @@ def _describe_target(target: TargetSpec) -> str:
             return f"`{target.name}`: numbers: {', '.join(f'`{column}`' for column in target.columns)}"
         case ItemTarget():
             return f"`{target.name}`: a ranked list out of {target.num_items:,} items"
+        case TokenTarget():
+            return f"`{target.name}`: what follows, token by token, out of {target.vocab_size:,}"
         case PairTarget():
             return f"`{target.name}`: no label; how well the inputs of a row go together, as the cosine of their vectors"
     return f"`{target.name}`: {target.kind}"

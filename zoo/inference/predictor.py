@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.data.codecs.table import TableCodec
+from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.processor import Processor
 from zoo.data.tabular import Reading
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, load_bundle
+from zoo.inference.generate import Sampling, continuations, prompt_ids, text_of
 from zoo.inference.inputs import Sample, samples
 from zoo.inference.rows import Wanted, row_samples
 from zoo.model import Model
@@ -67,7 +70,9 @@ class Predictor:
         """Figures at the end of training: ``test/accuracy`` ..."""
         return dict(self.bundle.metrics)
 
-    def predict(self, inputs: Sequence[Any], *, batch_size: int = 32, top_k: int = 5) -> list[dict[str, Any]]:
+    def predict(
+        self, inputs: Sequence[Any], *, batch_size: int = 32, top_k: int = 5, max_tokens: int = 64, temperature: float = 0.0, seed: int = 0
+    ) -> list[dict[str, Any]]:
         """One answer for each input, in order; one for each row where an input is a table's file.
 
         Args:
@@ -76,12 +81,16 @@ class Predictor:
                 (``zoo.inference.rows``).
             batch_size: inputs that go through the model together; changes no answer.
             top_k: labels or items of each answer.
+            max_tokens: of a continuation.
+            temperature: of a continuation; 0 takes the likeliest token each time.
+            seed: of a continuation that is drawn; each input draws its own numbers.
 
         Returns:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
             ``absent`` lists inputs that a row lacks, where the data allows that.
             Answers by the head's task: one label ``label``, ``probability``, ``probabilities``; several ``labels``, ``probabilities``; numbers ``values``; a
-            ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know.
+            ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know; a ``vector``; a
+            ``continuation`` with its number of ``tokens`` and how it ``ended`` (end, length).
         """
         if isinstance(inputs, str | bytes | Path | Mapping):
             raise ZooError(f"predict takes a list of inputs: predict([{inputs!r}])")
@@ -94,9 +103,24 @@ class Predictor:
         head: Any = self.model.head
         if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
             head.answers = min(top_k, head.target.num_items)
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
         answers: list[dict[str, Any]] = []
         for start in range(0, len(given), batch_size):
-            answers += self._answer(given[start : start + batch_size], top_k)
+            part = given[start : start + batch_size]
+            answers += self._continue(part, sampling, start) if isinstance(self.target, NextTokenCodec) else self._answer(part, top_k)
+        return answers
+
+    def _continue(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
+        """Texts with what the model writes after them."""
+        codec: TextCodec = self.processor.inputs[self.model.input]  # type: ignore[assignment]
+        asked = {place: prompt_ids(codec, sample.raw) for place, sample in enumerate(given) if sample.error is None}
+        answers: list[dict[str, Any]] = [{"input": sample.name} | ({"error": sample.error} if sample.error is not None else {}) for sample in given]
+        if asked:
+            prompts = [ids for ids, _ in asked.values()]
+            found = continuations(self.model, codec, prompts, sampling, places=[start + place for place in asked], device=self.device)
+            for (place, (_, cut)), continuation in zip(asked.items(), found, strict=True):
+                answers[place] |= {"continuation": text_of(codec, continuation), "tokens": len(continuation.ids), "ended": str(continuation.ended)}
+                answers[place] |= {"note": f"the text is longer than the model holds ({codec.max_length} tokens): its beginning was left out"} if cut else {}
         return answers
 
     @torch.inference_mode()

@@ -1,0 +1,183 @@
+"""A language model from a table of texts to continuations, against torchmetrics, transformers' loss and counting by hand."""
+
+import json
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchmetrics.text import Perplexity
+
+from zoo.config import RunConfig
+from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.token import NextTokenCodec
+from zoo.data.processor import Processor
+from zoo.data.tokenizers.bpe import BpeTokenizer
+from zoo.data.tokenizers.byte import ByteTokenizer
+from zoo.errors import CheckpointError, ConfigError, DataError, ZooError
+from zoo.heads.next_token import NextTokenHead
+from zoo.inference.evaluate import evaluate_bundle
+from zoo.inference.generate import choose
+from zoo.inference.predictor import Predictor
+from zoo.random import SampleRandom
+from zoo.specs import FeatureSpec, Layout, TokenTarget
+from zoo.structs import Features
+from zoo.training.job import run_job
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def config(folder: Path, **changes: Any) -> RunConfig:
+    """Pieces of the alphabet, each of them closed after its z: every letter but the first tells the next one."""
+    rows = [{"text": ALPHABET[start:], "split": ("train", "train", "train", "validation", "test")[number]} for start in range(20) for number in range(5)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {"name": "table", "path": str(folder / "rows.jsonl"), "text": "text", "target": "text", "target_kind": "next_token", "split_column": "split"}
+    encoder = {"name": "transformer", "dim": 32, "depth": 1, "heads": 2, "attention": "causal", "positions": "rotary", "dropout": 0.0}
+    return RunConfig.from_dict(
+        {
+            "name": "letters",
+            "data": data | {"tokenizer": {"name": "byte"}, "max_length": 40, "batch_size": 20, "augment": {}} | changes.pop("data", {}),
+            "model": {"encoder": encoder | changes.pop("encoder", {}), "decoder": {"name": "none"}, "head": {"name": "next_token"}},
+            "optimizer": {"name": "adamw", "lr": 0.01},
+            "schedule": {"name": "constant"},
+            "trainer": {"max_epochs": None, "max_steps": 80, "device": "cpu"} | changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("letters")
+    run_job(config(folder), folder / "run")
+    return folder / "run"
+
+
+def test_learns_is_measured_and_goes_on(run: Path) -> None:
+    """R7, R18: the alphabet is certain but for its first letter, of which there are 20 kinds; figures are the same in any batch."""
+    figures = json.loads((run / "result.json").read_text())["metrics"]
+    letters = sum(26 - start for start in range(20))
+    assert figures["test/accuracy"] > 0.9
+    nats = log(figures["test/perplexity"]) * (letters + 20)  # every letter, and 20 ends
+    assert nats == pytest.approx(figures["test/loss"] * (letters + 20), rel=1e-6)
+    assert figures["test/bits_per_byte"] == pytest.approx(nats / log(2) / letters, rel=1e-6)
+    again = evaluate_bundle(run, overrides=["data.eval_batch_size=3"]).evaluation.figures
+    assert again == {name: pytest.approx(value, rel=1e-5) for name, value in figures.items() if name.startswith("test/")}
+    answers = Predictor.load(run).predict(["hijk", "s", "abcdefghijklmnop"])
+    assert [answer["continuation"] for answer in answers] == ["lmnopqrstuvwxyz", "tuvwxyz", "qrstuvwxyz"]
+    assert {answer["ended"] for answer in answers} == {"end"}
+    assert [answer["tokens"] for answer in answers] == [15, 7, 10]
+
+
+def test_a_continuation_depends_on_nothing_but_its_text_and_place(run: Path) -> None:
+    """R8: alone, beside shorter and longer ones, in any batch; greedy is what one pass over the whole text finds likeliest at each place."""
+    predictor = Predictor.load(run)
+    texts = ["a", "fgh", "no such text", "abcdefghijklmnopqrstu", ""]
+    drawn = {"max_tokens": 9, "temperature": 1.5, "seed": 3}
+    together = predictor.predict(texts, **drawn)
+    assert predictor.predict(texts, batch_size=2, **drawn) == together
+    assert predictor.predict(texts, **drawn | {"seed": 4}) != together
+    greedy = predictor.predict(texts, max_tokens=9)
+    assert greedy == [answer for text in texts for answer in predictor.predict([text], max_tokens=9)]
+    codec = predictor.processor.inputs["text"]
+    for text, answer in zip(texts, greedy, strict=True):
+        whole = ByteTokenizer().encode(text + answer["continuation"])
+        with torch.inference_mode():
+            logits = predictor.model(predictor.processor.batch([{"text": text + answer["continuation"]}], with_targets=False).inputs)["logits"][0]
+        likeliest = logits.argmax(dim=-1).tolist()
+        begin = len(ByteTokenizer().prompt(text))
+        told = len(whole) if answer["ended"] == "end" else len(whole) - 1
+        assert likeliest[begin - 1 : told - 1] == whole[begin:told]
+    assert codec.max_length == 40
+
+
+def test_the_models_length_ends_it_and_longer_texts_lose_their_beginning(run: Path) -> None:
+    predictor = Predictor.load(run)
+    (answer,) = predictor.predict(["b" * 30], max_tokens=1000, temperature=50.0)
+    assert answer["tokens"] <= 40 - 31
+    (answer,) = predictor.predict(["x" * 500 + "hijklmnopqr"], max_tokens=8)
+    assert answer["continuation"] == "stuvwxyz"
+    assert "its beginning was left out" in answer["note"]
+    for wrong in ({"max_tokens": 0}, {"temperature": -1.0}):
+        with pytest.raises(ZooError, match="0 or more"):
+            predictor.predict(["a"], **wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_drawn_has_the_models_distribution() -> None:
+    logits = torch.tensor([2.0, 0.0, -torch.inf, 1.0, -3.0])
+    for temperature in (0.5, 1.0, 2.0):
+        places = torch.arange(40_000)
+        drawn = choose(logits.expand(len(places), -1), temperature, SampleRandom(0, 0, places).uniform("continuation", 1)[:, 0])
+        shares = torch.bincount(drawn, minlength=5) / len(places)
+        torch.testing.assert_close(shares, (logits / temperature).softmax(dim=0), atol=0.01, rtol=0)
+        assert shares[2] == 0
+
+
+def test_figures_are_torchmetrics_and_the_loss_transformers() -> None:
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    torch.manual_seed(0)
+    head = NextTokenHead(features=FeatureSpec(dim=8, layout=Layout.SEQUENCE, causal=True), target=TokenTarget(name="next", vocab_size=11)).eval()
+    tokens = torch.randn(3, 6, 8)
+    mask = torch.arange(6) < torch.tensor([6, 3, 4])[:, None]
+    ids = torch.randint(0, 11, (3, 6))
+    following = torch.cat([ids[:, 1:], torch.full((3, 1), -1)], dim=1)
+    following = following.masked_fill(torch.arange(6) >= torch.tensor([5, 2, 3])[:, None], -1)
+    targets, valid = {"next": following, "bytes": torch.tensor([[9], [4], [-1]])}, torch.tensor([True, True, False])
+    prediction = head(Features(tokens=tokens, mask=mask))
+    theirs = Perplexity(ignore_index=-1)
+    theirs.update(prediction["logits"][:2], following[:2])
+    ours = head.metrics()
+    ours.update(prediction, targets, valid)
+    figures = ours.compute()
+    assert figures["perplexity"] == pytest.approx(float(theirs.compute()), rel=1e-6)
+    assert figures["bits_per_byte"] == pytest.approx(7 * log(figures["perplexity"]) / log(2) / 13)
+    labels = ids[:2].masked_fill(~mask[:2], -100)
+    expected = ForCausalLMLoss(prediction["logits"][:2], labels, vocab_size=11)
+    for training in (False, True):
+        head.train(training)
+        term = head.loss(head(Features(tokens=tokens, mask=mask)), targets, valid)["next_token"]
+        torch.testing.assert_close(term.sum / term.count, expected)
+    assert exp(float(expected.detach())) == pytest.approx(figures["perplexity"], rel=1e-5)
+
+
+def test_targets_are_the_texts_own_tokens_and_a_cut_text_does_not_end() -> None:
+    text = TextCodec(name="text", tokenizer=ByteTokenizer(), max_length=8)
+    codec = NextTokenCodec(name="next", text=text)
+    short, long = codec.encode("héy"), codec.encode("abcdefghij")
+    ids = text.encode("héy")["values"].tolist()
+    assert short["values"].tolist() == [*ids[1:], -1]
+    assert short["bytes"].tolist() == [4]
+    cut = text.encode("abcdefghij")["values"].tolist()
+    assert long["values"].tolist() == [*cut[1:7], -1, -1]  # six letters, and not the closing token, which only the cut put there
+    assert long["bytes"].tolist() == [6]
+    assert codec.encode("héy")["values"].tolist() == short["values"].tolist()
+    for nothing in ("", None, 3):
+        with pytest.raises(DataError, match="no token to tell"):
+            codec.encode(nothing)
+
+
+def test_prompts_are_what_encoding_gives_without_the_end() -> None:
+    tokenizer = BpeTokenizer(vocab_size=300)
+    tokenizer.train(["the cat sat on the mat"] * 3)
+    assert tokenizer.prompt("the cat") == tokenizer.encode("the cat")[:-1]
+    assert tokenizer.end_id == tokenizer.encode("the cat")[-1]
+    assert tokenizer.decode(tokenizer.prompt("the cat")) == "the cat"
+
+
+def test_refused_beforehand(tmp_path: Path) -> None:
+    """Positions that see what they have to tell; another column's text; a bundle whose target follows no text."""
+    from zoo.checks import check
+
+    with pytest.raises(ConfigError, match="attention=causal"):
+        check(config(tmp_path, encoder={"attention": "bidirectional"}))
+    with pytest.raises(ConfigError, match="have to be one column"):
+        check(config(tmp_path, data={"target": "split"}))
+    with pytest.raises(CheckpointError, match="no text among the inputs"):
+        NextTokenCodec.from_state("next", {"text": "story"}, tmp_path).connect({})
+
+
+def test_a_bundle_finds_its_text_again(run: Path) -> None:
+    processor = Processor.load(run / "bundle" / "processor")
+    assert processor.spec.target("next") == TokenTarget(name="next", vocab_size=259)
+    assert "text-generation" in (run / "bundle" / "README.md").read_text()
