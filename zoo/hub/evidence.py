@@ -54,6 +54,17 @@ def accuracies(tables: Mapping[str, Any]) -> dict[str, Interval]:
     return found
 
 
+def standard_errors(tables: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Standard error of a figure, and how many units it is over, where a head tells them."""
+    found = {}
+    for name, table in tables.items():
+        split, _, last = name.rpartition("/")
+        if last == "standard_error" and isinstance(table, dict) and len(table) == 2:
+            (figure, error), (_, count) = table.items()
+            found[f"{split}/{figure}"] = float(error), int(count)
+    return found
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is on record of a finished run.
@@ -66,6 +77,7 @@ class Evidence:
         seconds: in training.
         environment: versions, device, commit.
         intervals: of its accuracies.
+        errors: standard errors of other figures.
         plots: pictures in its directory.
     """
 
@@ -76,6 +88,7 @@ class Evidence:
     seconds: float
     environment: dict[str, Any]
     intervals: dict[str, Interval] = field(default_factory=dict)
+    errors: dict[str, tuple[float, int]] = field(default_factory=dict)
     plots: tuple[Path, ...] = ()
 
 
@@ -102,6 +115,7 @@ def read_evidence(run: Path) -> Evidence:
         seconds=float(result["seconds"]),
         environment=environment,
         intervals=accuracies(tables),
+        errors=standard_errors(tables),
         plots=tuple(sorted((run / "plots").glob("*.png"))),
     )
 
@@ -156,9 +170,15 @@ def sections(runs: Sequence[Evidence], *, use: str | None, limits: str | None) -
     if use:
         parts.append(f"## Intended use\n\n{use}")
     sure = [f"| {name} | {interval} |" for name, interval in sorted(first.intervals.items())]
+    for name, (error, count) in sorted(first.errors.items()):
+        value = first.bundle.metrics[name]
+        sure.append(f"| {name} | {value - Z95 * error:.4f} to {value + Z95 * error:.4f} ({count:,} samples) |")
+    if sure or len(runs) > 1:
+        parts.append("## How sure the figures are")
     if sure:
         table = "\n".join(sure)
-        parts.append(f"## How sure the figures are\n\nWilson's intervals, 95 %, over the samples of a split:\n\n| figure | interval |\n|---|---|\n{table}")
+        kind = " and ".join([*(["Wilson's for shares"] if first.intervals else []), *(["normal ones for means"] if first.errors else [])])
+        parts.append(f"Intervals of 95 % over the samples of a split ({kind}):\n\n| figure | interval |\n|---|---|\n{table}")
     if len(runs) > 1:
         rows = "\n".join(f"| {name} | {mean:.4f} | {deviation:.4f} |" for name, mean, deviation in spread(runs))
         seeds = ", ".join(str(run.seed) for run in runs)

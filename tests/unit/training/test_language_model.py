@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torchmetrics.text import Perplexity
 
 from zoo.config import RunConfig
@@ -132,6 +133,18 @@ def test_figures_are_torchmetrics_and_the_loss_transformers() -> None:
     figures = ours.compute()
     assert figures["perplexity"] == pytest.approx(float(theirs.compute()), rel=1e-6)
     assert figures["bits_per_byte"] == pytest.approx(7 * log(figures["perplexity"]) / log(2) / 13)
+    many = head.metrics()
+    generator = torch.Generator().manual_seed(1)
+    drawn = [(torch.randn(40, 6, 11, generator=generator), torch.randint(1, 30, (40, 1), generator=generator)) for _ in range(50)]
+    wanted = torch.randint(0, 11, (40, 6), generator=generator)
+    pairs = torch.stack([F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view(40, 6).sum(1) for logits, _ in drawn]).flatten()
+    for logits, size in drawn:
+        many.update({"logits": logits, "last": torch.full((40,), 5)}, {"next": wanted, "bytes": size}, torch.ones(40, dtype=torch.bool))
+    sizes = torch.cat([size[:, 0] for _, size in drawn])
+    again = torch.randint(0, 2000, (1000, 2000), generator=generator)  # the bootstrap (Efron, 1979)
+    spread = (pairs[again].sum(1) / sizes[again].sum(1) / log(2)).std()
+    assert many.tables()["standard_error"]["bits_per_byte"] == pytest.approx(float(spread), rel=0.1)
+    assert many.tables()["standard_error"]["texts"] == 2000
     labels = ids[:2].masked_fill(~mask[:2], -100)
     expected = ForCausalLMLoss(prediction["logits"][:2], labels, vocab_size=11)
     for training in (False, True):
