@@ -3,7 +3,7 @@
     python tools/baselines.py tweet_sentiment sample_sounds ml100k_next breast_cancer digits
 
 Chance and the majority class need no model; logistic regression (scikit-learn) sees standardised features: mean log-mel of a clip, the
-counts of a text's tokens, a table's numbers; popularity ranks items by how often they occur in training, seen items left out.
+counts of a text's tokens, a table's numbers; popularity ranks items by how often they occur in training, seen items left out; language models stand beside compressors, which saw the training texts.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from zoo.config import RunConfig
 from zoo.data.base import OpenData
 from zoo.data.loader import Loader
 from zoo.heads.ranking_metrics import RankingMetrics
-from zoo.specs import ClassTarget, ItemTarget
+from zoo.specs import ClassTarget, ItemTarget, TokenTarget
 from zoo.structs import Batch
 
 OVERRIDES = {
@@ -91,6 +91,30 @@ def popularity(data: OpenData, config: RunConfig, target: ItemTarget) -> dict[st
     return {f"popularity {name}": value for name, value in metrics.compute().items()}
 
 
+def language(data: OpenData, target: TokenTarget) -> dict[str, float]:
+    """Bits per byte of the test texts, given the training texts: byte n-grams as compressors find them, and single tokens as often as in training."""
+    import bz2
+    import lzma
+    from math import log2
+
+    texts = {name: "\n".join(str(data.splits[name].read(row)["text"]) for row in range(len(data.splits[name]))).encode() for name in ("train", "test")}
+    size = len(texts["test"])
+    found = {}
+    for name, pack in (("xz", lambda text: lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)), ("bzip2", bz2.compress)):
+        found[f"{name} bits_per_byte"] = (len(pack(texts["train"] + texts["test"])) - len(pack(texts["train"]))) * 8 / size
+    counts, bits, told = torch.ones(target.vocab_size, dtype=torch.float64), 0.0, 0
+    for name in ("train", "test"):
+        for row in range(len(data.splits[name])):
+            sample = data.targets[target.name].encode(data.splits[name].read(row)[target.name])
+            tokens = sample["values"][sample["values"] != target.ignore_index]
+            if name == "train":
+                counts += torch.bincount(tokens, minlength=target.vocab_size)
+            else:
+                bits -= float((counts / counts.sum())[tokens].log2().sum())
+                told += int(sample[target.bytes])
+    return found | {"unigram bits_per_byte": bits / told, "uniform bits_per_token": log2(target.vocab_size)}
+
+
 def main(names: list[str]) -> None:
     for name in names:
         overrides = OVERRIDES.get(name, [f"experiment={name}"])
@@ -107,6 +131,8 @@ def measure(overrides: list[str]) -> dict[str, float]:
     config = compose(overrides)
     data = build_dataset(config).open()
     (target,) = data.spec.targets
+    if isinstance(target, TokenTarget):
+        return language(data, target)
     return classification(data, config, target) if isinstance(target, ClassTarget) else popularity(data, config, target)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,8 @@ def use_this_tree() -> None:
     """Import zoo and tests from beside this file, here and in child processes."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    os.environ["PYTHONPATH"] = str(ROOT)
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
