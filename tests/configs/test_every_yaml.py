@@ -27,7 +27,10 @@ DATA_OF = {
 }
 RANKING = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_item"]
 PAIRS = ["model/encoder=dual_tiny", "model/head=contrastive"]
+LANGUAGE = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_token"]
 ENCODER_OF = {
+    "bible": LANGUAGE,
+    "movies": ["model/encoder=transformer_tiny"],
     "breast_cancer": ["model/encoder=table_tiny"],
     "tweets": ["model/encoder=transformer_tiny"],
     "sample_sounds": ["model/encoder=audio_cnn_tiny"],
@@ -46,7 +49,8 @@ def overrides_of(name: str) -> list[str]:
     if group == "model/encoder":
         schema = ENCODERS.schema(preset_node(group, option)["name"])
         pairs = option.startswith("dual")
-        overrides += ["data=stamps_pairs", *PAIRS[1:]] if pairs else DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
+        colour = ["data=image_folder", "data.root=photos", "data.image_size=32"]
+        overrides += ["data=stamps_pairs", *PAIRS[1:]] if pairs else colour if option.startswith("torchvision") else DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
     elif group == "data":
         overrides += ENCODER_OF.get(option, [])
     elif name == "parallel/tensor":

@@ -13,7 +13,7 @@ from zoo.build import accepted
 from zoo.config import encoder_node
 from zoo.data.fake import fake_batch
 from zoo.errors import ConfigError
-from zoo.layers.dropout import name_randomness
+from zoo.layers.dropout import key_foreign, name_randomness
 from zoo.registry import DECODERS, ENCODERS, HEADS
 from zoo.specs import (
     ClassTarget,
@@ -63,7 +63,7 @@ FEATURES: dict[str, FeatureSpec] = {
     "causal": FeatureSpec(dim=12, layout=Layout.SEQUENCE, causal=True),
     "map": FeatureSpec(dim=12, layout=Layout.MAP, maps=(MapSpec(channels=6, stride=1), MapSpec(channels=12, stride=2))),
 }
-FOREIGN = {"timm"}
+FOREIGN = {"timm", "torchvision"}
 """Encoders whose layers are another library's: their dropout is drawn from torch's generator, not by sample."""
 
 LENGTHS = [5, 17, 1, 8]
@@ -84,6 +84,7 @@ class EncoderCase:
         node = ENCODERS.check_node(encoder_node(f"{self.name}_tiny", self.options | options), "model.encoder")
         wired = {parameter.name: self.spec for parameter in ENCODERS.schema(self.name).wired}
         encoder = ENCODERS.build(node, "model.encoder", **wired)
+        key_foreign(encoder)  # as Model does it
         name_randomness(encoder)
         return encoder
 

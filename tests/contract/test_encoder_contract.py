@@ -146,7 +146,8 @@ def test_packing_changes_nothing(case: EncoderCase) -> None:
             features = encode_input(encoder, values)
             assert features.tokens is not None
             real = outputs(features)[0]
-            (real * weights[rows, : real.shape[1]]).sum().backward()
+            pooled = (features.pooled * weights[rows, 16]).sum() if features.pooled is not None else 0.0
+            ((real * weights[rows, : real.shape[1]]).sum() + pooled).backward()
         return [real.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())]
 
     whole, together = train(padded, slice(0, 6)), train(packed, slice(0, 6))

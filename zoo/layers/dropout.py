@@ -44,13 +44,16 @@ class Keyed(nn.Module):
 
 
 def key_foreign(model: nn.Module) -> None:
-    """Put keyed layers in place of torch's ``nn.Dropout`` and timm's ``DropPath`` of the same probability, wherever libraries built them."""
+    """Put keyed layers in place of torch's ``nn.Dropout``, timm's ``DropPath`` and torchvision's ``StochasticDepth`` of whole samples, of the same
+    probability, wherever libraries built them."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout and child.p < 1:
                 setattr(parent, name, Dropout(child.p).train(child.training))
             elif type(child).__name__ == "DropPath" and not isinstance(child, Keyed) and getattr(child, "scale_by_keep", False):
                 setattr(parent, name, DropPath(float(child.drop_prob or 0.0)).train(child.training))  # type: ignore[arg-type]
+            elif type(child).__name__ == "StochasticDepth" and getattr(child, "mode", None) == "row":
+                setattr(parent, name, DropPath(float(child.p)).train(child.training))  # type: ignore[arg-type]
 
 
 def name_randomness(model: nn.Module) -> None:

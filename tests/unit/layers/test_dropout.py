@@ -91,18 +91,25 @@ def test_no_probability_is_refused(p: float) -> None:
         check_probability("dropout", p)
 
 
-def test_layers_of_libraries_are_keyed_too() -> None:
-    """timm's DropPath and torch's Dropout: a row's numbers are the same alone and in its batch (R3)."""
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_layers_of_libraries_are_keyed_too(library: str) -> None:
+    """timm's DropPath, torchvision's StochasticDepth and torch's Dropout: a row's numbers are the same alone and in its batch (R3)."""
     import timm
+    from torchvision import models
 
     from zoo.layers.dropout import key_foreign
 
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, drop_path_rate=0.4, pos_drop_rate=0.3, num_classes=0)
+    if library == "timm":
+        model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, drop_path_rate=0.4, pos_drop_rate=0.3, num_classes=0)
+    else:
+        model = models.get_model("convnext_tiny", stochastic_depth_prob=0.5)
     key_foreign(model)
     name_randomness(model)
     images, ids = torch.randn(6, 3, 32, 32), torch.arange(6)
     with torch.no_grad(), sample_randomness(SampleRandom(0, 3, ids)):
         whole = model.train()(images)
+    with torch.no_grad(), sample_randomness(SampleRandom(0, 4, ids)):
+        assert not torch.allclose(model(images), whole, rtol=1e-3)  # another step draws others
     for rows in (slice(0, 4), slice(4, 6)):
         with torch.no_grad(), sample_randomness(SampleRandom(0, 3, ids[rows])):
             torch.testing.assert_close(model(images[rows]), whole[rows], rtol=1e-4, atol=1e-5)
