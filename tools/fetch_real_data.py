@@ -3,7 +3,7 @@
 usage: python tools/fetch_real_data.py [DEST] SET...
 
 DEST defaults to .real. Everything is unpacked below DEST/x, where zoo's tests find it through `export ZOO_REAL_DATA=DEST/x`; beside it are
-links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, breast_cancer, stamps), which zoo's presets read through `export ZOO_DATA=DEST`.
+links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, breast_cancer, stamps), which zoo's presets read through `export ZOO_DATA=DEST`.
 SET is min (0.3 GB: a real set for nearly every task), full (another 0.6 GB), or any of the sets that --list shows. Every archive is checked against its
 pinned sha256. What is there already is not fetched again; a broken-off call goes on where it stopped. Licences differ, GPL, CC-BY-SA
 and GroupLens among them: fetch it, do not pass it on.
@@ -203,7 +203,20 @@ def after_stamps(data: Path) -> str:
     return f"manifest in {data / TARGET}; {prepare(data).total()} pictures"
 
 
-AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "breast_cancer": after_breast_cancer, "stamps": after_stamps}
+def after_bible(data: Path) -> str:
+    """Passages as a table; where there are some already they stay."""
+    from prepare_bible import TARGET, prepare
+
+    if (data / TARGET).is_file():
+        return f"passages in {data / TARGET}"
+    try:
+        count, size = prepare(data, 600)
+    except ModuleNotFoundError:
+        return "no passages, which bible_lm is trained on: `pip install pysword`, then the same command again"
+    return f"passages in {data / TARGET}: {count:,}, {size:,} bytes"
+
+
+AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "bible": after_bible, "breast_cancer": after_breast_cancer, "stamps": after_stamps}
 
 
 LINKS = {
@@ -211,6 +224,7 @@ LINKS = {
     "ml100k": "x/py_recbole/recbole/dataset_example/ml-100k",
     "sample_sounds": "x/sonic-pi-samples/usr/share/sonic-pi/samples",
     "tweets": "x/vader_manifests",
+    "bible": "x/bible",
     "breast_cancer": "x/breast_cancer",
     "stamps": "x/tuxpaint_manifests",
     "tuxpaint": "x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps",

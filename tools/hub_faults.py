@@ -56,7 +56,18 @@ FAULTS: dict[str, Draw] = {
     "endless redirects": lambda _: [faulty.redirect("/f")] * 50,
     "redirect": lambda _: [faulty.redirect("/elsewhere")],
 }
-ON_THE_HUB = ("none", "cut connection", "cut five times", "cut, then ranges ignored", "slow bytes", "silence", "longer", "wrong content", "404", "500, then well")
+ON_THE_HUB = (
+    "none",
+    "cut connection",
+    "cut five times",
+    "cut, then ranges ignored",
+    "slow bytes",
+    "silence",
+    "longer",
+    "wrong content",
+    "404",
+    "500, then well",
+)
 
 
 @dataclass
@@ -153,7 +164,12 @@ def races(rounds: int) -> Row:
     context = multiprocessing.get_context("spawn")
     for number in range(rounds):
         draw = random.Random(number)
-        faults = [faulty.cut(draw.randrange(len(CONTENT))), faulty.cut(draw.randrange(len(CONTENT))), faulty.status(500), faulty.cut(draw.randrange(len(CONTENT)))]
+        faults = [
+            faulty.cut(draw.randrange(len(CONTENT))),
+            faulty.cut(draw.randrange(len(CONTENT))),
+            faulty.status(500),
+            faulty.cut(draw.randrange(len(CONTENT))),
+        ]
         with tempfile.TemporaryDirectory() as folder, faulty.serving({"/f": CONTENT}, {"/f": faults}) as server:
             start, results = context.Event(), context.Queue()
             processes = [context.Process(target=_race, args=(folder, server.url, start, results)) for _ in range(4)]

@@ -50,7 +50,13 @@ def overrides_of(name: str) -> list[str]:
         schema = ENCODERS.schema(preset_node(group, option)["name"])
         pairs = option.startswith("dual")
         colour = ["data=image_folder", "data.root=photos", "data.image_size=32"]
-        overrides += ["data=stamps_pairs", *PAIRS[1:]] if pairs else colour if option.startswith("torchvision") else DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
+        overrides += (
+            ["data=stamps_pairs", *PAIRS[1:]]
+            if pairs
+            else colour
+            if option.startswith("torchvision")
+            else DATA_OF[next((spec for wired in schema.wired for spec in wired.specs), "several")]
+        )
     elif group == "data":
         overrides += ENCODER_OF.get(option, [])
     elif name == "parallel/tensor":

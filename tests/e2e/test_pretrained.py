@@ -74,7 +74,7 @@ def test_loads_and_predicts_without_a_network(name: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)[0]
     assert ANSWERS[record.task] in answer
-    assert not (tmp_path / "cache").exists()
+    assert not [path for path in (tmp_path / "cache").glob("*") if path.is_dir()]  # neither blobs nor models; what is known of components may be
 
 
 def test_digits_reach_the_figures_of_their_card(capfd: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
         figures: ``metrics``, ``protocol``, ``parameters``.
         notes: facts about the data, by name (``license``, ``source``, ``split``, ``command`` ...).
     """
-    name, data = str(config["name"]), str(config["data"]["name"])
+    name, data = str(config["name"]), data_name(config["data"])
     parts = config["model"]
     inputs = inputs_of(parts, spec.inputs)
     front = _front_matter(name, data, task(replace(spec, inputs=inputs)) if len(inputs) == 1 else None, figures["metrics"], notes)
@@ -80,6 +80,12 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
     return "\n\n".join(lines) + "\n"
 
 
+def data_name(node: Mapping[str, Any]) -> str:
+    """What the data is called: a table by its file."""
+    path = node.get("path")
+    return Path(path).stem if isinstance(path, str) and Path(path).stem else str(node["name"])
+
+
 def write_card(runs: Sequence[Path], *, use: str | None = None, limits: str | None = None, licence: str | None = None) -> Path:
     """The card of the first run's bundle, anew, with what is on record of the run; its pictures are copied beside it.
 
@@ -102,7 +108,7 @@ def write_card(runs: Sequence[Path], *, use: str | None = None, limits: str | No
     found = [read_evidence(run) for run in runs]
     same_but_for_the_seed(found)
     first = found[0]
-    notes = kept_facts(first.run / "processor")["notes"] | ({"weights_license": licence} if licence else {})
+    notes = kept_facts(first.run / "processor")["notes"] | ({"weights_license": licence} if licence else {}) | {"command": ""}  # told with its commit
     card = model_card(first.bundle.config, first.bundle.spec, read_plain_json(first.bundle.path / METRICS), notes)
     if first.plots:
         (first.bundle.path / "plots").mkdir(exist_ok=True)
@@ -224,4 +230,4 @@ def _training(config: Mapping[str, Any], notes: Mapping[str, str]) -> str:
     rate = f", learning rate {optimizer['lr']}" if "lr" in optimizer else ""
     facts = f"{limits}; batch size {config['data']['batch_size']}; optimizer {optimizer['name']}{rate}; seed {config['seed']}."
     again = notes.get("command", "zoo train rerun=RUN")
-    return f"{facts} `config.yaml` holds every option.\n\n```bash\n{again}   # does it again\n```"
+    return f"{facts} `config.yaml` holds every option." + (f"\n\n```bash\n{again}   # does it again\n```" if again else "")
