@@ -3,7 +3,8 @@
     python tools/baselines.py tweet_sentiment sample_sounds ml100k_next breast_cancer digits
 
 Chance and the majority class need no model; logistic regression (scikit-learn) sees standardised features: mean log-mel of a clip, the
-counts of a text's tokens, a table's numbers; popularity ranks items by how often they occur in training, seen items left out; language models stand beside compressors, which saw the training texts.
+counts of a text's tokens, a table's numbers; popularity ranks items by how often they occur in training, seen items left
+out; language models stand beside compressors, which saw the training texts.
 """
 
 import argparse

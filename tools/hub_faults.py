@@ -2,9 +2,9 @@
 
     python tools/hub_faults.py [--rounds 10] [--patience 0.5]
 
-Two servers: a plain one, and one that speaks the Hub's protocol to the Hub's own client (`huggingface_hub`, HF_ENDPOINT). A fault begins at a byte that is drawn
-anew in each round. Where a second source is given it has no faults. Counted are downloads that ended with the right file, with one clear error
-(``DownloadError``), with anything else, and caches in which a file lay under a checksum that is not its own. Exit code 1 where one of the last two is not 0.
+Two servers: a plain one, and one that speaks the Hub's protocol to the Hub's own client (`huggingface_hub`, HF_ENDPOINT). A fault begins at a byte that is
+drawn anew in each round. Where a second source is given it has no faults. Counted are downloads that ended with the right file, with one clear error
+(``DownloadError``), with anything else, and caches in which a file lay under a checksum not its own. Exit code 1 where one of the last two is not 0.
 """
 
 import argparse
@@ -190,7 +190,7 @@ class FaultyHub(HubHandler):
     faults: list[faulty.Fault]
     begin = faulty.Handler.begin
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the standard library's name
         path = unquote(self.path.partition("?")[0])
         if path.startswith("/cdn/") and self.faults:
             parts = path.strip("/").split("/")

@@ -436,13 +436,13 @@ def test_no_junk_gets_further_than_a_clear_error(originals: dict[str, Path], kin
             for key in path[:-1]:
                 node = node[key]
             node[path[-1]] = junk
-            file.write_text(json.dumps(spoiled))  # JSON is YAML
+            file.write_text(yaml.safe_dump(spoiled) if file is config_file else json.dumps(spoiled))
             tried += 1
             try:
                 load_bundle(bundle)
             except ZooError:
                 refused += 1
-        file.write_text(json.dumps(content))
+        file.write_text(yaml.safe_dump(content) if file is config_file else json.dumps(content))
     assert refused > tried / 2
     load_bundle(bundle)
 

@@ -45,8 +45,7 @@ def refused(bundle: Path, content: bytes, right: dict[str, torch.Tensor]) -> boo
     (bundle / "model.safetensors").write_bytes(content)
     try:
         found = load_bundle(bundle, torch.device("cpu")).model.state_dict()
-    except ZooError as error:
-        assert str(error).strip()
+    except ZooError:
         return True
     assert found.keys() == right.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in right.items())
