@@ -1,9 +1,9 @@
 """Which gloss belongs to a word? WordNet's lemmas as queries, glosses as answers, by the vectors of a model that embeds texts.
 
-    python tools/retrieval_wordnet.py wordnet-base/usr/share/wordnet [--model minilm_l6] [--pools 10] [--size 500] [--parts noun,verb,adj,adv]
+    python tools/retrieval_wordnet.py wordnet-base/usr/share/wordnet [--model minilm_l6] [--pools 10] [--size 500] [--parts noun,verb,adj,adv] [--gloss definition]
 
 Each pool holds ``--size`` synsets, drawn by the hash of their offset and the pool's number, so that they are the same everywhere. A query is a synset's first
-lemma, an answer its gloss without the examples (`Miller, 1995, https://doi.org/10.1145/219717.219748`; file layout: wndb(5WN)). Told are recall at 1 and 5,
+lemma, an answer its gloss, without the examples unless --gloss=whole (`Miller, 1995, https://doi.org/10.1145/219717.219748`; file layout: wndb(5WN)). Told are recall at 1 and 5,
 mean and standard deviation over the pools.
 """
 
@@ -21,7 +21,7 @@ use_this_tree()
 K = (1, 5, 10)
 
 
-def synsets(folder: Path, part: str) -> list[tuple[str, str, str]]:
+def synsets(folder: Path, part: str, whole: bool) -> list[tuple[str, str, str]]:
     """Identifier, lemma and gloss of every synset of a part of speech."""
     found = []
     for line in (folder / f"data.{part}").read_text(encoding="utf-8").splitlines():
@@ -30,7 +30,7 @@ def synsets(folder: Path, part: str) -> list[tuple[str, str, str]]:
         fields, _, gloss = line.partition(" | ")
         words = fields.split(" ")
         lemma = words[4].split("(")[0].replace("_", " ")  # adjectives may carry a marker, (a)
-        found.append((f"{part} {words[0]}", lemma, gloss.split('; "')[0].strip()))
+        found.append((f"{part} {words[0]}", lemma, gloss.strip() if whole else gloss.split('; "')[0].strip()))
     return found
 
 
@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument("--pools", type=int, default=10)
     parser.add_argument("--size", type=int, default=500)
     parser.add_argument("--parts", default="noun,verb,adj,adv")
+    parser.add_argument("--gloss", choices=("definition", "whole"), default="definition", help="whole has the examples, in which the word often stands")
     options = parser.parse_args()
     import torch
 
@@ -52,7 +53,7 @@ def main() -> int:
     from zoo.heads.retrieval_metrics import ranks, recall
 
     model = zoo.load(options.model)
-    entries = [entry for part in options.parts.split(",") for entry in synsets(options.folder, part)]
+    entries = [entry for part in options.parts.split(",") for entry in synsets(options.folder, part, options.gloss == "whole")]
     figures: dict[int, list[float]] = {k: [] for k in K}
     for number in range(options.pools):
         chosen = pool(entries, number, options.size)
