@@ -9,11 +9,14 @@ In Python::
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.fetching import tell_libraries
+
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
     from zoo.model import Model
     from zoo.specs import DataSpec
 
+tell_libraries()
 __version__ = "0.1.0"
 __all__ = ["create", "list", "load"]
 

@@ -52,6 +52,8 @@ def _list(cache: Any, as_json: bool) -> int:
         models = [{"name": entry.name, "folder": str(entry.folder), "size": entry.size, "source": entry.source} for entry in entries]
         say_json({"folder": str(cache.root), "models": models})
         return DONE
+    for folder, reason in cache.damaged():
+        note(f"{folder.name}: {reason}\n  way out: zoo cache verify removes it")
     if not entries:
         say(f"{cache.root}: nothing is here yet; `zoo list pretrained`, `zoo pull NAME`")
         return DONE

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
+from zoo.errors import ZooError
 
 HELP = """usage: zoo pull NAME|ADDRESS [--to FOLDER]
 
@@ -53,12 +54,20 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def copied(folder: Path, target: Path) -> Path:
-    """A bundle of one's own, without what the cache keeps beside it."""
+    """A bundle of one's own, without what the cache keeps beside it.
+
+    Raises:
+        ZooError: where something else than a bundle is there already.
+    """
     import shutil
 
+    from zoo.hub.bundle import CONFIG
     from zoo.hub.cache import SOURCE
     from zoo.hub.files import published
 
+    target = target.resolve()
+    if target.exists() and not (target / CONFIG).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise ZooError(f"--to {target}: exists and is no bundle; nothing was written\n  way out: another folder")
     with published(target) as fresh:
         shutil.copytree(folder, fresh, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SOURCE))
     return target

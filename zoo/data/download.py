@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import tempfile
 import time
 import urllib.error
@@ -17,11 +16,6 @@ from zoo.errors import DataError
 
 TIMEOUT = 30.0
 CHUNK = 1 << 20
-
-
-def offline() -> bool:
-    """Whether ZOO_OFFLINE or HF_HUB_OFFLINE forbids sockets."""
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"))
 
 
 def fetch(urls: Sequence[str], path: Path, *, sha256: str, limit: int) -> None:

@@ -71,6 +71,16 @@ class TimmModel(nn.Module):
             options["img_size"] = (image.height, image.width)
         try:
             self.model = timm.create_model(model, **options, **({"features_only": True} if output is Output.MAPS else {"num_classes": 0}))
+        except OSError as error:
+            if not options["pretrained"]:
+                raise
+            from zoo.hub.wanted import DownloadError
+
+            raise DownloadError(
+                f"timm cannot fetch the weights of model={model!r}: {type(error).__name__}: {error}\n"
+                "  way out 1: where there is a network, or ZOO_OFFLINE is not set; HF_ENDPOINT names a mirror\n"
+                "  way out 2: model.encoder.weights=random"
+            ) from error
         except (TypeError, AssertionError, RuntimeError) as error:  # how timm's constructors refuse an option, a size, or feature maps
             given = ", ".join(f"{name}={value}" for name, value in options.items())
             raise ValueError(

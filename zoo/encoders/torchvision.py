@@ -47,6 +47,8 @@ class TorchvisionModel(nn.Module):
             raise ValueError(f"torchvision's models take images of 3 channels, this data has {image.channels}; choose data.image_channels=3, or encoder=timm")
         # Under the meta device nothing is downloaded: shapes are all that a check needs.
         fetch = weights is Weights.PRETRAINED and may_fetch() and torch.get_default_device().type != "meta"
+        if fetch:
+            refuse_offline_weights(models.get_model_weights(model).DEFAULT.url)
         options: dict[str, Any] = {"image_size": image.height} if model.startswith("vit_") else {}
         if options and (image.height != image.width or (fetch and image.height != 224)):
             raise ValueError(f"model={model!r} takes square images, of 224 pixels with pretrained weights; this data's are {image.height} x {image.width}")
@@ -60,6 +62,21 @@ class TorchvisionModel(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Features:
         return Features(pooled=self.model(image))  # B D
+
+
+def refuse_offline_weights(url: str) -> None:
+    """torch.hub fetches without asking whether it may.
+
+    Raises:
+        OfflineError: where the file is not here, and nothing may be fetched.
+    """
+    from pathlib import Path
+
+    from zoo.hub.wanted import refuse_offline
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if not (folder / url.rpartition("/")[2]).is_file():
+        refuse_offline(url, None, folder, "the same command")
 
 
 def classifiers() -> list[str]:

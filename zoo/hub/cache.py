@@ -3,6 +3,7 @@
     $ZOO_CACHE, else $XDG_CACHE_HOME/zoo, else ~/.cache/zoo
       blobs/<sha256>          a file, checked when it arrived
       blobs/<sha256>.seen     size, inode and time that it had then
+      blobs/<sum>.name        sha256 of what came by another checksum
       blobs/<sum>.HOST-PID-TOKEN.partial    what one process has of a file so far
       models/<name>-<key>/    a bundle, with .source.json: what it was made of
 
@@ -15,20 +16,21 @@ import json
 import os
 import re
 import secrets
-import socket
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import CheckpointError
 from zoo.files import write_whole
+from zoo.hub.owners import ABANDONED, PARTIAL, abandoned, age, bytes_at, host, released
 
 SOURCE = ".source.json"
-ABANDONED = 3600.0
-"""Seconds without a write after which a partial file of another machine has no owner any more."""
-_PARTIAL = re.compile(r"(?P<sum>[0-9a-f]+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.partial")
+RECENT = 600.0
+"""Seconds for which a file that no model is made of may be part of one that is about to be written."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -74,6 +76,18 @@ class Cache:
         self.root = root or cache_dir()
         self.blobs, self.models = self.root / "blobs", self.root / "models"
 
+    def make(self) -> None:
+        """Make the folders.
+
+        Raises:
+            CheckpointError: where they cannot be.
+        """
+        try:
+            self.blobs.mkdir(parents=True, exist_ok=True)
+            self.models.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.root}: no cache can be made there: {error}\n  way out: ZOO_CACHE=FOLDER that may be written to") from error
+
     # --- files ------------------------------------------------------------------------------------------------------------------
 
     def blob(self, sha256: str) -> Path | None:
@@ -112,18 +126,40 @@ class Cache:
         return found if isinstance(found, list) else None
 
     def _remember(self, sha256: str, fingerprint: list[int]) -> None:
-        write_whole(self.blobs / f"{sha256}.seen", json.dumps(fingerprint))
+        with suppress(OSError):  # a copy that may not be written to is read once more the next time
+            write_whole(self.blobs / f"{sha256}.seen", json.dumps(fingerprint))
+
+    def named(self, checksum: str) -> Path | None:
+        """A file by another checksum than its sha256, if it came by that before."""
+        try:
+            sha256 = (self.blobs / f"{checksum}.name").read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+        return self.blob(sha256) if _SHA256.fullmatch(sha256) else None
+
+    def name(self, checksum: str, sha256: str) -> None:
+        """Note that a file came by another checksum."""
+        with suppress(OSError):
+            write_whole(self.blobs / f"{checksum}.name", sha256)
 
     # --- files on their way -----------------------------------------------------------------------------------------------------
 
     def claim(self, checksum: str) -> Path:
-        """A partial file of this process's own: one that a process left which is gone, or a new name. Renaming is what decides whose it is."""
+        """A partial file of this process's own: what one that is gone has left, or a new name.
+
+        What was released is renamed, which decides whose it is. What seems to be abandoned is copied: should its owner live after all, it goes on writing
+        to a file that nobody else has.
+        """
         self.blobs.mkdir(parents=True, exist_ok=True)
-        own = self.blobs / f"{checksum}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
-        left = [path for path in self._partials(checksum) if _abandoned(path)]
-        for path in sorted(left, key=_size, reverse=True):
+        own = self.blobs / f"{checksum}.{host()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+        left = [path for path in self._partials(checksum) if abandoned(path)]
+        for path in sorted(left, key=bytes_at, reverse=True):
             try:
-                path.rename(own)
+                if released(path):
+                    path.rename(own)
+                else:
+                    shutil.copyfile(path, own)
+                    path.unlink(missing_ok=True)
             except FileNotFoundError:  # another process was faster
                 continue
             break
@@ -131,10 +167,11 @@ class Cache:
 
     def release(self, own: Path) -> None:
         """Whoever comes next may go on with this partial file; an empty one is removed. Nothing is done where it has become a file by now."""
-        if _size(own):
-            own.rename(own.with_name(re.sub(r"-\d+-", "-0-", own.name)))
-        else:
+        if not bytes_at(own):
             own.unlink(missing_ok=True)
+            return
+        with suppress(FileNotFoundError):
+            own.rename(own.with_name(re.sub(r"-\d+-", "-0-", own.name)))
 
     def growing(self, checksum: str, within: float) -> bool:
         """Whether some other process has written to a partial file of this checksum within so many seconds."""
@@ -162,13 +199,30 @@ class Cache:
         return self.models / f"{plain}-{key[:12]}"
 
     def entries(self) -> list[Entry]:
-        """The models that are here."""
+        """The models that are here; those whose record is damaged are not (``damaged``)."""
         found = []
-        for file in sorted(self.models.glob(f"*/{SOURCE}")):
-            told = read_source(file)
-            size = sum(_size(path) for path in file.parent.rglob("*") if path.is_file())
+        for file in self._sources():
+            try:
+                told = read_source(file)
+            except CheckpointError:
+                continue
+            size = sum(bytes_at(path) for path in file.parent.rglob("*") if path.is_file())
             found.append(Entry(str(told["name"]), file.parent, size, str(told["source"]), dict(told["files"])))
         return found
+
+    def damaged(self) -> list[tuple[Path, str]]:
+        """Folders of models whose record cannot be read, and why."""
+        found = []
+        for file in self._sources():
+            try:
+                read_source(file)
+            except CheckpointError as error:
+                found.append((file.parent, str(error).partition("\n")[0]))
+        return found
+
+    def _sources(self) -> list[Path]:
+        """Of models that are whole; those on their way, in or out, begin with a dot."""
+        return sorted(file for file in self.models.glob(f"*/{SOURCE}") if not file.parent.name.startswith("."))
 
     def check_model(self, folder: Path) -> None:
         """Whether a model's files are still what was written; cheap where their sizes, inodes and times have not changed.
@@ -191,7 +245,8 @@ class Cache:
                 raise CheckpointError(f"{path}: has changed since it was written to the cache\n  way out: zoo cache verify, then ask for the model again")
             seen[name], changed = now, True
         if changed:
-            write_whole(folder / SOURCE, json.dumps(told, indent=1))
+            with suppress(OSError):  # a copy that may not be written to is read once more the next time
+                write_whole(folder / SOURCE, json.dumps(told, indent=1))
 
     # --- for `zoo cache` --------------------------------------------------------------------------------------------------------
 
@@ -205,6 +260,9 @@ class Cache:
                 continue
             wrong.append(f"{path}: its content has another checksum; removed")
             self.remove(path.name)
+        for folder, reason in self.damaged():
+            wrong.append(f"{reason}; removed")
+            remove_folder(folder)
         for entry in self.entries():
             told = read_source(entry.folder / SOURCE)
             damaged = [name for name, sha256 in told["written"].items() if not (entry.folder / name).is_file() or sha256_of(entry.folder / name) != sha256]
@@ -216,19 +274,33 @@ class Cache:
         return right, wrong
 
     def prune(self, names: list[str] | None = None) -> tuple[int, int]:
-        """Remove models (by name, or none), then files that no model is made of, and what broken-off downloads left. How many files, how many bytes."""
+        """Remove models (by name, or none), then files that no model is made of, and what broken-off downloads left. How many files, how many bytes.
+
+        What came within the last minutes stays unless its model was named: somebody may be about to make a model of it.
+        """
         count = size = 0
+        freed: set[str] = set()
         for entry in self.entries():
             if names is not None and entry.name in names:
                 count, size = count + 1, size + entry.size
+                freed.update(entry.files.values())
                 remove_folder(entry.folder)
         used = {sha256 for entry in self.entries() for sha256 in entry.files.values()}
         for path in sorted(self.blobs.glob("*")):
-            unused = path.name.partition(".")[0] not in used
-            partial = _PARTIAL.fullmatch(path.name) is not None
-            if (partial and _abandoned(path)) or (not partial and unused):
-                count, size = count + (path.suffix == ""), size + _size(path)
-                path.unlink(missing_ok=True)
+            stem = path.name.partition(".")[0]
+            if path.is_dir():
+                old = age(path) > ABANDONED
+            elif PARTIAL.fullmatch(path.name):
+                old = abandoned(path)
+            else:
+                old = stem not in used and (stem in freed or age(path) > RECENT)
+            if old:
+                count, size = count + (path.suffix == ""), size + _bytes(path)
+                _remove(path)
+        for path in self.models.glob(".*"):  # of processes that were killed while they wrote, or removed, a model
+            if age(path) > ABANDONED:
+                count, size = count + 1, size + _bytes(path)
+                _remove(path)
         return count, size
 
     def all_blobs(self) -> list[Path]:
@@ -261,12 +333,11 @@ def read_source(file: Path) -> dict[str, Any]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Gone at once for everybody else: it loses its name first."""
-    import shutil
-
+    """Gone at once for everybody else: it loses its name first. Nothing is done where another process was faster."""
     aside = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fingerprint(path: Path) -> list[int]:
@@ -274,38 +345,12 @@ def _fingerprint(path: Path) -> list[int]:
     return [state.st_size, state.st_ino, state.st_mtime_ns]
 
 
-def _host() -> str:
-    """Of this machine: process numbers mean something on their own machine only."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+def _bytes(path: Path) -> int:
+    return sum(map(bytes_at, path.rglob("*"))) if path.is_dir() else bytes_at(path)
 
 
-def _abandoned(path: Path) -> bool:
-    """Whether nobody writes to a partial file any more."""
-    found = _PARTIAL.fullmatch(path.name)
-    if found is None:
-        return False
-    if int(found["pid"]) == 0:
-        return True
-    if found["host"] == _host():
-        return not _alive(int(found["pid"]))
-    try:
-        return time.time() - path.stat().st_mtime > ABANDONED
-    except FileNotFoundError:
-        return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

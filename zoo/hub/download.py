@@ -6,6 +6,7 @@ processes that race for a file, with locks that do nothing, cost four downloads 
 
 import errno
 import hashlib
+import netrc
 import os
 import shutil
 import ssl
@@ -31,6 +32,8 @@ CONNECT_SECONDS = 10.0
 PATIENCE = 30.0
 """Seconds within which a source has to give ``SLOWEST`` bytes a second; ``$ZOO_DOWNLOAD_PATIENCE``."""
 SLOWEST = 1000
+SETTINGS = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What a connection is made with."""
 CHUNK = 2**20
 
 
@@ -60,7 +63,14 @@ class Downloader:
             import httpx2
 
             timeout = httpx2.Timeout(self.patience, connect=min(CONNECT_SECONDS, self.patience))
-            self._client = httpx2.Client(follow_redirects=True, timeout=timeout, auth=_netrc())
+            try:
+                self._client = httpx2.Client(follow_redirects=True, timeout=timeout, auth=_netrc())
+            except (OSError, ValueError, ImportError) as error:  # certificates, proxies of a kind that needs another package
+                told = ", ".join(name for name in SETTINGS if name in os.environ) or "none"  # without values: proxies' hold passwords
+                raise DownloadError(
+                    f"no connection can be made with the environment's settings ({told}): {type(error).__name__}: {error}\n"
+                    "  way out: mend or unset the one that is wrong"
+                ) from error
         return self._client
 
     def get(self, wanted: Wanted) -> Path:
@@ -73,20 +83,20 @@ class Downloader:
         if (found := self._here(wanted)) is not None:
             return found
         refuse_offline(wanted.name, wanted.size, self.cache.root, wanted.command)
-        self.cache.blobs.mkdir(parents=True, exist_ok=True)
+        self.cache.make()
         with self._alone(wanted):
             if (found := self._here(wanted)) is not None:
                 return found
             return self._fetch(wanted)
 
     def _here(self, wanted: Wanted) -> Path | None:
-        return self.cache.blob(wanted.checksum.value) if wanted.checksum.kind is Sum.SHA256 else None
+        return (self.cache.blob if wanted.checksum.kind is Sum.SHA256 else self.cache.named)(wanted.checksum.value)
 
     def _fetch(self, wanted: Wanted) -> Path:
         failures: list[AttemptError] = []
         partial = self.cache.claim(wanted.checksum.value)
-        self._refuse_full_disk(wanted, partial)
         try:
+            self._refuse_full_disk(wanted, partial)
             with Meter(wanted.name, wanted.size) as meter:
                 for link in wanted.links:
                     outcome = self._from(link, partial, wanted, meter)
@@ -108,7 +118,7 @@ class Downloader:
         while True:
             before = _size(partial)
             try:
-                sha256 = self._stream(link, partial, wanted, meter)
+                return self._whole(link, partial, wanted, meter)
             except AttemptError as failure:
                 if failure.anew:
                     partial.unlink(missing_ok=True)
@@ -118,8 +128,20 @@ class Downloader:
                 if (restarts if failure.anew else tries) >= failure.attempts:
                     return failure
                 time.sleep(min(LONGEST_WAIT, failure.wait if failure.wait is not None else 0.25 * 2**tries))
-                continue
-            return self.cache.add(partial, sha256)
+
+    def _whole(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path:
+        """The complete, checked file, by its name.
+
+        Raises:
+            AttemptError: of this attempt.
+        """
+        try:
+            found = self.cache.add(partial, sha256 := self._stream(link, partial, wanted, meter))
+        except FileNotFoundError as error:
+            raise AttemptError(f"what had arrived is gone from the cache ({error.filename})", attempts=3, anew=True) from error
+        if wanted.checksum.kind is not Sum.SHA256:
+            self.cache.name(wanted.checksum.value, sha256)
+        return found
 
     def _stream(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> str:
         """What is lacking of the file; its sha256.
@@ -244,7 +266,12 @@ def _netrc() -> Any:
     import httpx2
 
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return httpx2.NetRCAuth(str(file)) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return httpx2.NetRCAuth(str(file))
+    except (netrc.NetrcParseError, OSError, ValueError) as error:
+        raise DownloadError(f"{file}: cannot be read as passwords: {error}\n  way out: mend it, or NETRC=/dev/null") from error
 
 
 def _patience() -> float:

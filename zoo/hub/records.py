@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError, did_you_mean
-from zoo.hub.uri import Source, UriError, inside, parse
+from zoo.hub.uri import LibraryModel, Source, UriError, WebFile, inside, parse
 from zoo.presets import Preset, conf_dirs, presets
 
 GROUP = "pretrained"
@@ -154,6 +154,11 @@ def read_record(preset: Preset) -> Record:
     except UriError as error:
         raise RecordError(f"{file}: sources: {error}") from error
     files = _files(tree.get("files"), wrong)
+    for source in parsed:
+        if isinstance(source, LibraryModel):
+            raise wrong("sources", f"{source} gives a model, not files with these checksums", "the address of its files: hf://timm/NAME@COMMIT, https://...")
+        if isinstance(source, WebFile) and source.sha256 is None:
+            raise wrong("sources", f"{source} has no checksum of its own", f"{source}#sha256=... (`sha256sum FILE` tells it)")
     if sources and not files:
         raise wrong("files", "what is fetched has to have its checksums here", "files: {model.safetensors: {sha256: ..., size: ...}}")
     options = tree.get("options") or {}

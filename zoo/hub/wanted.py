@@ -1,13 +1,12 @@
 """What is wanted of the network: a file, its checksum, where it can be had; and that nothing may be. Imports neither torch nor a network library."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from zoo.errors import ZooError
-from zoo.fetching import may_fetch
+from zoo.fetching import may_fetch, offline
 from zoo.hub.meter import size_of
 
 
@@ -76,14 +75,6 @@ class Wanted:
     links: tuple[Link, ...]
     size: int | None = None
     command: str = "zoo pull"
-
-
-def offline() -> str | None:
-    """The variable that forbids sockets, if one does."""
-    for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"):
-        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
-            return name
-    return None
 
 
 def refuse_offline(name: str, size: int | None, place: Path, command: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from zoo.errors import CheckpointError
 from zoo.hub import cache as module
-from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
+from zoo.hub.cache import RECENT, SOURCE, Cache, sha256_of, write_source
+from zoo.hub.owners import ABANDONED
 
 
 @pytest.fixture
@@ -85,20 +86,30 @@ def test_verify_removes_what_is_damaged(cache: Cache) -> None:
 
 def test_prune(cache: Cache) -> None:
     kept, gone = model(cache, "kept", b"one"), model(cache, "gone", b"two" * 100)
-    unused = cache.blobs / added(cache, b"three")
+    unused, fresh = cache.blobs / added(cache, b"three"), cache.blobs / added(cache, b"of a model that is about to be made")
+    os.utime(unused, (time.time() - 2 * RECENT,) * 2)
+    killed, working = cache.blobs / "tmpkilled", cache.models / ".fresh-working"
+    for folder, old in ((killed, 2 * ABANDONED), (working, 0.0)):
+        folder.mkdir()
+        (folder / "file").write_bytes(b"unpacked")
+        os.utime(folder, (time.time() - old,) * 2)
     mine = cache.claim("1" * 64)
     mine.write_bytes(b"of a download that goes on")
     left = cache.blobs / f"{'2' * 64}.{mine.name.split('.')[1].split('-')[0]}-999999999-00000000.partial"
     left.write_bytes(b"of a process that is gone")
     files, size = cache.prune(["gone"])
-    assert files == 3
+    assert files == 4
     assert size >= 300 + 300 + 5
     assert kept.is_dir()
     assert not gone.exists()
     assert not unused.exists()
     assert mine.exists()
     assert not left.exists()
-    assert len(cache.all_blobs()) == 1
+    assert not killed.exists()
+    assert working.is_dir()
+    assert fresh.exists()
+    assert len(cache.all_blobs()) == 2
+    assert [entry.name for entry in cache.entries()] == ["kept"]
 
 
 def _claim_and_die(root: str, checksum: str) -> None:
@@ -130,8 +141,56 @@ def test_whether_somebody_is_at_it(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"name": 1}', json.dumps({"name": "m", "source": "s", "files": [], "written": {}, "seen": {}})])
-def test_a_damaged_record_is_told(cache: Cache, damage: str) -> None:
-    folder = model(cache, "m", b"content")
+def test_a_damaged_record_spoils_no_other_model(cache: Cache, damage: str) -> None:
+    folder, other = model(cache, "m", b"content"), model(cache, "n", b"other")
     (folder / SOURCE).write_text(damage)
+    assert [entry.name for entry in cache.entries()] == ["n"]
+    assert [place for place, _ in cache.damaged()] == [folder]
     with pytest.raises(CheckpointError, match="damaged"):
-        cache.entries()
+        cache.check_model(folder)
+    right, wrong = cache.verify()
+    assert other in right
+    assert len(wrong) == 1
+    assert not folder.exists()
+
+
+def _of_another_container(root: str, checksum: str, ready: object, go_on: object) -> None:
+    module.host.cache_clear()
+    own = Cache(Path(root)).claim(checksum)
+    with own.open("wb") as file:
+        file.write(b"right, ")
+        file.flush()
+        ready.set()  # type: ignore[attr-defined]
+        go_on.wait(30)  # type: ignore[attr-defined]
+        file.write(b"WRONG")
+
+
+def test_whoever_seems_gone_and_writes_on_spoils_nothing(cache: Cache) -> None:
+    """A process of another container, taken for dead: what it writes later goes into its own file."""
+    checksum, context = "5" * 64, multiprocessing.get_context("spawn")
+    ready, go_on = context.Event(), context.Event()
+    process = context.Process(target=_of_another_container, args=(str(cache.root), checksum, ready, go_on))
+    process.start()
+    assert ready.wait(30)
+    (theirs,) = cache.blobs.glob(f"{checksum}.*.partial")
+    foreign = theirs.rename(theirs.with_name(f"{checksum}.{'f' * 8}-{process.pid}-00000000.partial"))
+    os.utime(foreign, (time.time() - 2 * ABANDONED,) * 2)
+    mine = cache.claim(checksum)
+    go_on.set()
+    process.join(30)
+    assert mine.read_bytes() == b"right, "
+
+
+def test_a_copy_that_may_not_be_written_to(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied, so that inodes are others; only reading again is lost."""
+    folder = model(cache, "m", b"content")
+    sha256 = added(cache, b"content")
+    for path in (folder / "weights", cache.blobs / sha256):
+        os.utime(path, (1, 1))
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("zoo.hub.cache.write_whole", refuse)
+    cache.check_model(folder)
+    assert cache.blob(sha256) == cache.blobs / sha256

@@ -156,6 +156,60 @@ def test_pushed_and_pulled(cache: Cache) -> None:
         assert "nothing is sent" in offline.stderr
 
 
+def test_threads_get_the_same_model(cache: Cache) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    packed = archive(FILES)
+    with serving({"/m.zip": packed}) as server:
+        address = f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}"
+        with ThreadPoolExecutor(4) as pool:
+            folders = {pulled.folder for pulled in pool.map(lambda _: pull(address), range(12))}
+    assert len(folders) == 1
+    same(folders.pop())
+
+
+def test_what_is_no_model_does_not_stay(cache: Cache) -> None:
+    """A bomb within its declared size, and a folder that nothing reads: refused, and nothing of it is kept unpacked."""
+    bomb = archive({"zeros": b"\0" * 200_000_000})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("zeros", b"\0" * 200_000_000)
+    small = buffer.getvalue()
+    assert len(small) < 300_000 < len(bomb)
+    with serving({"/bomb.zip": small, "/other.zip": archive({"notes.txt": b"hello"})}) as server:
+        for name, content, problem in (("bomb", small, "are allowed"), ("other", archive({"notes.txt": b"hello"}), "nor a checkpoint")):
+            with pytest.raises(ZooError, match=problem):
+                pull(f"{server.url}/{name}.zip#sha256={hashlib.sha256(content).hexdigest()}")
+    assert sum(path.stat().st_size for path in cache.root.rglob("*")) < 1_000_000
+    assert leftovers(cache) == []
+
+
+def test_pulled_to_a_folder_and_not_over_something_else(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    refused = zoo("pull", "digits_cnn", "--to", str(tmp_path / "mine"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "nothing was written" in refused.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+    for _ in range(2):  # a bundle may be replaced
+        assert zoo("pull", "digits_cnn", "--to", str(tmp_path / "bundle")).returncode == 0
+    same(tmp_path / "bundle")
+
+
+def test_what_comes_with_zoo_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "pretrained").mkdir(parents=True)
+    shutil.copytree(DIGITS, tmp_path / "model_cards" / "mine")
+    text = (ROOT / "conf" / "pretrained" / "digits_cnn.yaml").read_text()
+    (tmp_path / "conf" / "pretrained" / "mine.yaml").write_text(text.replace("model_cards/digits_cnn", "model_cards/mine"))
+    same(pull("mine").folder)
+    weights = bytearray((tmp_path / "model_cards" / "mine" / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model_cards" / "mine" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointError, match="another content than its record"):
+        pull("mine")
+
+
 # --- names ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +268,52 @@ def test_offline_opens_no_socket(cache: Cache, record: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(socket, "socket", refused)
     same(pull(name).folder)
+
+
+BLOCKED = """
+import socket, sys
+
+def refused(*arguments, **options):
+    sys.stderr.write("A SOCKET WAS OPENED")
+    raise SystemExit(9)
+
+socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refused
+from zoo.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["pull", "minilm_l6"], "zoo pull minilm_l6"),
+        (["pull", "hf://org/model"], "zoo pull hf://org/model"),
+        (["pull", f"https://host.invalid/m.zip#sha256={'0' * 64}"], f"zoo pull 'https://host.invalid/m.zip#sha256={'0' * 64}'"),
+        (["pull", "pypi://some-model==1.0/inside"], "zoo pull pypi://some-model==1.0/inside"),
+        (["pull", "timm://resnet18.a1_in1k"], "zoo pull"),
+        (["pull", "torchvision://resnet18"], "zoo pull torchvision://resnet18"),
+        (["push", "digits_cnn", "hf://me/digits"], "nothing is sent"),
+        (["train", "data=image_folder", "data.root=photos", "model/encoder=torchvision", "model.encoder.weights=pretrained"], "resnet18-"),
+        (["train", "data=image_folder", "data.root=photos", "model/encoder=timm", "model.encoder.model=resnet18", "model.encoder.weights=pretrained"], "resnet18"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value)[:40],
+)
+def test_offline_misses_name_the_command(tmp_path: Path, words: list[str], named: str) -> None:
+    """R19: in a process in which a socket is the end."""
+    import numpy as np
+    from PIL import Image
+
+    for number in range(12):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 64, 3), number * 20, dtype=np.uint8)).save(folder / f"{number}.png")
+    places = {name: str(tmp_path / "cache") for name in ("ZOO_CACHE", "HF_HOME", "TORCH_HOME")}
+    environment = {**os.environ, **places, "ZOO_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=120)
+    assert "A SOCKET WAS OPENED" not in done.stderr
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "ZOO_OFFLINE" in done.stderr
 
 
 def test_a_file_that_changed_in_the_cache_is_not_used(cache: Cache, record: Any) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 from zoo.data.base import OpenData
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec
-from zoo.data.download import fetch, offline
+from zoo.data.download import fetch
 from zoo.data.folders import cache_folder, data_folder, way
 from zoo.data.splits import ArraySplit
 from zoo.errors import DataError
+from zoo.fetching import offline
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from zoo.fetching import offline
 from zoo.registry import LOGGERS
 from zoo.training.logging import REWOUND, RunInfo
 
@@ -44,7 +45,7 @@ class WandbLogger:
     Args:
         project: W&B project.
         entity: account or team; null takes the account's own.
-        mode: auto is online with an API key (WANDB_API_KEY or `wandb login`), else offline; WANDB_MODE is heeded. disabled sends nothing.
+        mode: auto is online with an API key (WANDB_API_KEY or `wandb login`), else, or with ZOO_OFFLINE, offline; WANDB_MODE is heeded. disabled sends nothing.
         group: joins runs in W&B, e.g. the folds of one experiment.
         job_type: W&B's label for what the run does, e.g. train.
         tags: labels of the run.
@@ -152,7 +153,7 @@ def resolve_mode(mode: WandbMode) -> WandbMode:
         return mode
     if (asked := os.environ.get("WANDB_MODE", "")) in ("online", "offline", "disabled"):
         return WandbMode(asked)
-    return WandbMode.ONLINE if has_key() else WandbMode.OFFLINE
+    return WandbMode.ONLINE if has_key() and offline() is None else WandbMode.OFFLINE
 
 
 def has_key() -> bool:
