@@ -8,16 +8,21 @@ from zoo.cli.parser import CommandParser
 HELP = """usage: zoo push RUN|BUNDLE hf://ORG/NAME [--private] [--message TEXT]
 
 Uploads a bundle with its card to the Hugging Face Hub, in one commit; others get it by the address that is printed.
+Only the model's own files go out: hidden files, pickles and whatever else lies in the folder are left out, and named.
 
   zoo push runs/digits/20260101-120000 hf://me/digits
   zoo export RUN --as bert --to theirs && zoo push theirs hf://me/for-transformers
+  zoo push RUN hf://me/digits@better                  to a branch, which is made if it is not there
 
 options
   --private        a new repository is seen by its owners only
   --message TEXT   of the commit
-  --json --import X --debug as for every command; keys: address, url, files
+  --json --import X --debug as for every command; keys: address, url, files, left_out
 
 HF_TOKEN or `hf auth login` says who you are; HF_ENDPOINT names a mirror."""
+
+SHOWN = 8
+"""Files left out that are named one by one."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,14 +37,18 @@ def run(arguments: Sequence[str]) -> int:
         return DONE
     if options.model is None or options.to is None:
         parser.error("which model, and where to?")
-    from zoo.hub.push import push
+    from zoo.hub.push import destination, push
     from zoo.hub.resolve import resolve
 
     with only_json(options.json):
+        destination(options.to)  # before a model is fetched that could not be sent anyway
         pushed = push(resolve(options.model), options.to, private=options.private, message=options.message)
     if options.json:
-        say_json({"address": pushed.address, "url": pushed.url, "files": pushed.files})
+        say_json({"address": pushed.address, "url": pushed.url, "files": pushed.files, "left_out": pushed.left_out})
         return DONE
     say(pushed.address)
+    if pushed.left_out:
+        more = f" and {len(pushed.left_out) - SHOWN} more" if len(pushed.left_out) > SHOWN else ""
+        note(f"left out, as no part of the model: {', '.join(pushed.left_out[:SHOWN])}{more}")
     note(f"{pushed.files} files at {pushed.url}; use it: zoo predict {pushed.address} ...")
     return DONE

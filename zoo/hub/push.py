@@ -1,18 +1,45 @@
-"""Publishing: a bundle to the Hugging Face Hub, or to a mirror of it (HF_ENDPOINT), by the hub's own client."""
+"""Publishing: a model to the Hugging Face Hub, or to a mirror of it (HF_ENDPOINT), by the hub's own client."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
-from zoo.hub.bundle import FILES, Bundle, open_bundle
+from zoo.errors import CheckpointError, ZooError
+from zoo.fetching import offline
+from zoo.hub.bundle import CARD, CONFIG, FILES, METRICS, WEIGHTS, open_bundle
 from zoo.hub.cache import SOURCE
+from zoo.hub.convert.base import REPORT
+from zoo.hub.hugging_face import USED, not_the_hubs
 from zoo.hub.uri import HubRepo, parse
-from zoo.hub.wanted import offline
+
+OF_BUNDLES = (CONFIG, WEIGHTS, METRICS, CARD, REPORT, "processor/*", "plots/*.png")
+"""What goes out of a bundle; nothing else that has come to lie in its folder does."""
+OF_FOREIGN = tuple(pattern for pattern in USED if pattern not in OF_BUNDLES or pattern in (WEIGHTS, CARD))
+"""What goes out of another library's layout: what zoo reads of one, and its card."""
+LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 
 
 class PushError(ZooError):
     """A model that could not be published; nothing of it is, or what the hub said is told."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What is uploaded of a folder.
+
+    Args:
+        folder: that it lies in.
+        name: of the model.
+        files: that go out, relative to the folder, with forward slashes.
+        left_out: files that stay here.
+    """
+
+    folder: Path
+    name: str
+    files: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,65 +50,109 @@ class Pushed:
         address: what others get it by.
         url: of its page.
         files: how many there are.
+        left_out: files of the folder that were not uploaded.
     """
 
     address: str
     url: str
     files: int
+    left_out: tuple[str, ...] = ()
 
 
 def push(folder: Path, to: str, *, private: bool = False, message: str | None = None) -> Pushed:
-    """Upload a bundle in one commit.
+    """Upload a model's own files in one commit; hidden files, pickles and whatever else lies in its folder stay here.
 
     Args:
         folder: a bundle, or a run's directory; or a folder that ``zoo export --as`` wrote.
-        to: ``hf://org/name``; the repository is made if it is not there. A revision is a branch.
+        to: ``hf://org/name``; the repository is made if it is not there. A revision is a branch, and is made too.
         private: whether a new repository is.
         message: of the commit.
 
     Raises:
         PushError: where the hub refuses, does not answer, or nothing may be sent.
-        CheckpointError: where the folder is no complete bundle.
+        CheckpointError: where the folder is no complete bundle, or its weights are no safetensors.
     """
-    target = parse(to)
-    if not isinstance(target, HubRepo) or "/" not in target.repo:
-        raise PushError(f"{to}: models are pushed to a repository of the hub\n  way out: hf://ORG/NAME")
-    if (variable := offline()) is not None:
-        raise PushError(f"{to}: {variable} is set, so that nothing is sent\n  way out: unset {variable}")
-    place, what = publishable(folder)
-    from huggingface_hub import HfApi
+    target = destination(to)
+    sent = publishable(folder)
     from huggingface_hub.errors import HfHubHTTPError
 
-    from zoo import __version__
-
-    api = HfApi(library_name="zoo", library_version=__version__)
     try:
-        api.create_repo(target.repo, private=private or None, exist_ok=True)
-        commit: Any = api.upload_folder(
-            repo_id=target.repo,
-            folder_path=place,
-            revision=None if target.revision == "main" else target.revision,
-            commit_message=message or f"{what}, by zoo {__version__}",
-            ignore_patterns=[SOURCE, ".*"],
-        )
+        commit = _commit(target, sent, private=private, message=message)
     except HfHubHTTPError as error:
         code = getattr(error.response, "status_code", None)
         hint = "log in: `hf auth login`, or HF_TOKEN with the right to write" if code in (401, 403) else "try again; HF_ENDPOINT names a mirror"
         raise PushError(f"{to}: the hub refuses: {' '.join(str(error).split())[:300]}\n  way out: {hint}") from error
     except OSError as error:
         raise PushError(f"{to}: the hub cannot be reached: {error}\n  way out: try again; HF_ENDPOINT names a mirror") from error
+    except (JSONDecodeError, KeyError, TypeError) as error:
+        raise PushError(not_the_hubs(to, error)) from error
+    except ValueError as error:  # an answer that its client raises so: metadata of a card, a branch's name
+        raise PushError(f"{to}: the hub refuses: {' '.join(str(error).split())[:300]}\n  way out: mend what it names") from error
     except Exception as error:  # its client's own, whose package changes between versions
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests", "huggingface_hub"):
             raise
         raise PushError(f"{to}: the hub cannot be reached: {' '.join(str(error).split())[:300]}\n  way out: try again; HF_ENDPOINT names a mirror") from error
-    files = sum(1 for path in place.rglob("*") if path.is_file() and path.name != SOURCE)
-    return Pushed(f"hf://{target.repo}@{commit.oid}", str(commit.commit_url), files)
+    return Pushed(f"hf://{target.repo}@{commit.oid}", str(commit.commit_url), len(sent.files), sent.left_out)
 
 
-def publishable(folder: Path) -> tuple[Path, str]:
-    """What is uploaded of a folder, and its name. A foreign layout has a config.json, and no pickles go out."""
-    if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file() and not (folder / "config.yaml").is_file():
-        return folder, folder.name
-    bundle: Bundle = open_bundle(folder)
-    assert all((bundle.path / name).is_file() for name in FILES)
-    return bundle.path, bundle.name
+def destination(to: str) -> HubRepo:
+    """Where a model is pushed to. Asks nobody.
+
+    Raises:
+        PushError: where it is no branch of a repository of the hub, or nothing may be sent.
+    """
+    target = parse(to)
+    if not isinstance(target, HubRepo) or "/" not in target.repo:
+        raise PushError(f"{to}: models are pushed to a repository of the hub\n  way out: hf://ORG/NAME")
+    if target.pinned:
+        raise PushError(f"{to}: a commit never changes, so that nothing is pushed to one\n  way out: hf://{target.repo}, or a branch of it, @NAME")
+    if (variable := offline()) is not None:
+        raise PushError(f"{to}: {variable} is set, so that nothing is sent\n  way out: unset {variable}")
+    return target
+
+
+def publishable(folder: Path) -> Sent:
+    """What is uploaded of a folder: the files that a bundle has; of a foreign layout, which has a config.json, those that zoo reads.
+
+    Raises:
+        CheckpointError: where the folder is no complete bundle, a file is a link that leads out of it, or weights are no safetensors.
+    """
+    if (folder / "config.json").is_file() and (folder / WEIGHTS).is_file() and not (folder / CONFIG).is_file():
+        sent = _sent(folder, folder.name, OF_FOREIGN)
+    else:
+        bundle = open_bundle(folder)
+        assert all((bundle.path / name).is_file() for name in FILES)
+        sent = _sent(bundle.path, bundle.name, OF_BUNDLES)
+    from zoo.hub.weights import read_header
+
+    for name in sent.files:
+        if not (sent.folder / name).resolve().is_relative_to(sent.folder.resolve()):
+            raise CheckpointError(f"{sent.folder / name}: a link that leads out of the folder would publish what lies there; refused\n  way out: copy the file")
+        if name.endswith(".safetensors"):
+            read_header(sent.folder / name)
+    return sent
+
+
+def _sent(folder: Path, name: str, patterns: tuple[str, ...]) -> Sent:
+    found = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SOURCE]
+    hidden = {path.as_posix() for path in found if any(part.startswith(".") for part in path.parts)}
+    files = tuple(text for path in found if (text := path.as_posix()) not in hidden and any(fnmatchcase(text, pattern) for pattern in (*patterns, *LICENCES)))
+    return Sent(folder, name, files, tuple(path.as_posix() for path in found if path.as_posix() not in files))
+
+
+def _commit(target: HubRepo, sent: Sent, *, private: bool, message: str | None) -> Any:
+    """Make the repository and the branch where they are not there, and one commit of exactly these files."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    from zoo import __version__
+
+    api = HfApi(library_name="zoo", library_version=__version__)
+    api.create_repo(target.repo, private=private or None, exist_ok=True)
+    if target.revision != "main" and not target.revision.startswith("refs/"):  # those are the hub's own: of pull requests
+        api.create_branch(target.repo, branch=target.revision, exist_ok=True)
+    return api.create_commit(
+        target.repo,
+        [CommitOperationAdd(path_in_repo=name, path_or_fileobj=sent.folder / name) for name in sent.files],
+        revision=target.revision,
+        commit_message=message or f"{sent.name}, by zoo {__version__}",
+    )

@@ -17,8 +17,11 @@ from zoo.errors import ZooError, did_you_mean
 LIBRARIES = ("timm", "torchvision", "torchaudio")
 SCHEMES = ("hf", "https", "http", "pypi", *LIBRARIES)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_PINNED = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.!+-]+)")
+_NAME = r"\w([\w.-]{0,94}\w)?"
+_REPO = re.compile(f"{_NAME}(/{_NAME})?", re.ASCII)
+"""As huggingface_hub's validate_repo_id, which is slow to import."""
+_PINNED = re.compile(r"(?P<name>[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?)==(?P<version>[\w.!+-]+)", re.ASCII)
+"""As PEP 508: a name that began with - would be an option of pip."""
 
 
 class UriError(ZooError):
@@ -98,10 +101,6 @@ class LibraryModel:
 Source = HubRepo | WebFile | Packaged | LibraryModel
 
 
-def is_uri(text: str) -> bool:
-    return "://" in text
-
-
 def parse(text: str) -> Source:
     """An address.
 
@@ -129,8 +128,13 @@ def parse(text: str) -> Source:
 
 def _hub(text: str, rest: str) -> HubRepo:
     repo, sign, revision = rest.partition("@")
-    if _REPO.fullmatch(repo) is None or ".." in repo or (sign and re.fullmatch(r"[\w./-]+", revision) is None) or ".." in revision:
-        raise UriError(f"{text}: no repository of the hub\n  way out: {_example('hf')}")
+    if _REPO.fullmatch(repo) is None or ".." in repo or "--" in repo or repo.endswith(".git"):
+        raise UriError(
+            f"{text}: {repo!r} is no repository of the hub: NAME or ORG/NAME of at most 96 letters, digits, -, _ and . each, with a letter, a digit or _\n"
+            f"  at both ends, no -- or .. inside and no .git behind\n  way out: {_example('hf')}"
+        )
+    if sign and (re.fullmatch(r"[\w./-]+", revision) is None or ".." in revision):
+        raise UriError(f"{text}: {revision!r} is no commit, tag or branch\n  way out: {_example('hf')}")
     return HubRepo(repo, revision or "main")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from zoo.errors import CheckpointError
-from zoo.hub.pickles import read_pickled
+from zoo.hub.pickles import read_pickled, scan
 
 TENSORS = {
     "a.weight": torch.randn(3, 4),
@@ -82,16 +82,57 @@ def test_what_holds_no_tensors_by_name(tmp_path: Path) -> None:
         read_pickled(tmp_path / "list.bin")
 
 
-def test_damaged_files_say_so(tmp_path: Path) -> None:
+def test_a_pickle_before_a_zip_is_refused_by_the_scan(tmp_path: Path) -> None:
+    """zipfile finds the harmless archive at the end, torch would read the pickle at the beginning."""
+    canary, file = tmp_path / "canary", tmp_path / "m.bin"
+    torch.save({"a": TENSORS["a.weight"], "x": Bad(canary)}, tmp_path / "bad.bin", _use_new_zipfile_serialization=False)
+    torch.save(TENSORS, tmp_path / "good.bin")
+    file.write_bytes((tmp_path / "bad.bin").read_bytes() + (tmp_path / "good.bin").read_bytes())
+    assert zipfile.is_zipfile(file)
+    with pytest.raises(CheckpointError, match="ends as a zip and begins as something else"):
+        scan(file)
+    assert not canary.exists()
+
+
+def test_an_archive_with_two_readings_is_refused_by_the_scan(tmp_path: Path) -> None:
+    """torch takes names in any case and places as they are written; zipfile takes neither."""
+    canary, two, cased = tmp_path / "canary", tmp_path / "two.bin", tmp_path / "cased.bin"
+    torch.save({"x": Bad(canary)}, tmp_path / "bad.bin")
+    torch.save(TENSORS, tmp_path / "good.bin")
+    two.write_bytes((tmp_path / "bad.bin").read_bytes() + (tmp_path / "good.bin").read_bytes())
+    with pytest.raises(CheckpointError, match="something before or behind it"):
+        scan(two)
+    with zipfile.ZipFile(cased, "w") as opened:
+        opened.writestr("a/DATA.PKL", pickle.dumps(Bad(canary), protocol=2))
+        opened.writestr("b/data.pkl", pickle.dumps({}, protocol=2))
+    with pytest.raises(CheckpointError, match="2 pickles in it"):
+        scan(cased)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
+def test_damaged_files_say_so(tmp_path: Path, legacy: bool) -> None:
     file = tmp_path / "m.bin"
-    torch.save(TENSORS, file, _use_new_zipfile_serialization=False)
+    torch.save(TENSORS, file, _use_new_zipfile_serialization=not legacy)
     raw = file.read_bytes()
     generator = torch.Generator().manual_seed(0)
-    for _ in range(60):
-        place = int(torch.randint(0, len(raw), (), generator=generator))
-        file.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
-        with suppress(CheckpointError):  # a flip among the tensors' own bytes is for checksums to find
-            read_pickled(file)
+    for _ in range(200):
+        place, bit = int(torch.randint(0, len(raw), (), generator=generator)), int(torch.randint(0, 8, (), generator=generator))
+        for mask in (0xFF, 1 << bit):
+            file.write_bytes(raw[:place] + bytes([raw[place] ^ mask]) + raw[place + 1 :])
+            with suppress(CheckpointError):  # a flip among the tensors' own bytes is for checksums to find
+                read_pickled(file)
         file.write_bytes(raw[:place])
         with pytest.raises(CheckpointError, match=r"m\.bin"):
             read_pickled(file)
+
+
+def test_every_flip_in_the_directory_of_an_archive_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "m.bin"
+    torch.save({"a": torch.zeros(1)}, file)
+    raw = file.read_bytes()
+    for place in range(raw.index(b"PK\x01\x02"), len(raw)):
+        for bit in range(8):
+            file.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << bit]) + raw[place + 1 :])
+            with suppress(CheckpointError):
+                scan(file)

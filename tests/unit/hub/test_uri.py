@@ -1,6 +1,8 @@
 """Addresses are understood or refused, with how they are written."""
 
 import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, UriError, WebFile, parse
 
@@ -30,7 +32,7 @@ def test_what_they_mean(text: str, found: object) -> None:
         ("hf://", "more than its beginning"),
         ("hf://a/b/c", "no repository"),
         ("hf://../x", "no repository"),
-        ("hf://a/b@../c", "no repository"),
+        ("hf://a/b@../c", "no commit, tag or branch"),
         ("https:///x", "names no host"),
         ("https://user:secret@h/x", "ends up in logs"),
         ("https://h/x#sha256=12", "no checksum"),
@@ -39,7 +41,11 @@ def test_what_they_mean(text: str, found: object) -> None:
         ("pypi://name/x", "exact version"),
         ("pypi://name==1.0", "path inside"),
         ("pypi://name==1.0/../x", "path inside"),
+        ("pypi://-r==x/y", "exact version"),
+        ("pypi://--index-url==x/y", "exact version"),
         ("hf://a b/c", "no spaces"),
+        ("hf://a--b/c", "no repository"),
+        ("hf://a/b@x..y", "no commit, tag or branch"),
     ],
 )
 def test_what_is_refused(text: str, problem: str) -> None:
@@ -47,3 +53,20 @@ def test_what_is_refused(text: str, problem: str) -> None:
         parse(text)
     assert "way out" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "repo",
+    [
+        *("a", "a/b", "A-b_c.d/e.f-1", "_a/b_", "a/b.git.x", "a" * 96, f"{'a' * 96}/{'b' * 96}"),
+        *("a--b/c", "a/b..c", "-a/b", "a-/b", "a/.b", "a/b.", "a/b-", ".a", "a.git", "a/b.git", "caf\u00e9/b", "a" * 97, f"{'a' * 97}/b", "a/b/c", "/a", "a/"),
+    ],
+)
+def test_repositories_are_those_of_the_hubs_own_client(repo: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        with pytest.raises(UriError, match="no repository"):
+            parse(f"hf://{repo}")
+    else:
+        assert parse(f"hf://{repo}") == HubRepo(repo)
