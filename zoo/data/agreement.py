@@ -25,7 +25,8 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "table": frozenset({"numbers", "categories", "missing", "values"}),
     "class": frozenset({"labels", "labelling"}),
     "number": frozenset({"columns"}),
-    "item": frozenset(),
+    "item": frozenset(),  # its vocabulary is the history's
+    "token": frozenset(),  # its vocabulary is the text's
 }
 """Keys of a codec's state that say what a model's rows and outputs stand for; files of a codec do so too."""
 SHOWN = 60

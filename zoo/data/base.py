@@ -109,6 +109,9 @@ class Tokenizer(Protocol):
     def end_id(self) -> int | None:
         """The token that closes a text; None where none does."""
 
+    def cut_at(self, text: str, max_length: int) -> int | None:
+        """Bytes of the text's UTF-8 that ``encode(text, max_length)`` holds, where that is not all of it; None where nothing is cut off."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of identifiers; special tokens are left out."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.heads.token_metrics import TokenMetrics
 from zoo.layers.dropout import Dropout
+from zoo.layers.fits import Fit
 from zoo.layers.pooling import last_place
 from zoo.layers.precision import widen
 from zoo.registry import HEADS
@@ -30,6 +31,7 @@ class NextTokenHead(nn.Module):
     """
 
     repeats = ()
+    fits: ClassVar = {"output.weight": Fit.VOCABULARY}
     monitor: ClassVar[tuple[str, str]] = ("bits_per_byte", "min")
 
     def __init__(self, *, features: FeatureSpec, target: TokenTarget, dropout: float = 0.0) -> None:

@@ -41,8 +41,7 @@ class RetrievalMetrics:
         self.pairs.append(targets[self.target.name].cpu()[counted])
 
     def merge(self) -> None:
-        (vectors, pairs), _ = current_group().rows([torch.cat(self.vectors), torch.cat(self.pairs)])
-        self.vectors, self.pairs = [vectors], [pairs]
+        self.vectors, self.pairs = everywhere(self.vectors, self.pairs, (2, 0))
 
     def compute(self) -> dict[str, float]:
         vectors, pairs = torch.cat(self.vectors), torch.cat(self.pairs)  # S 2 D, S
@@ -77,8 +76,7 @@ class NeighbourMetrics:
         self.pairs.append(targets[self.target.name].cpu()[counted])
 
     def merge(self) -> None:
-        (vectors, pairs), _ = current_group().rows([torch.cat(self.vectors), torch.cat(self.pairs)])
-        self.vectors, self.pairs = [vectors], [pairs]
+        self.vectors, self.pairs = everywhere(self.vectors, self.pairs, (0,))
 
     def compute(self) -> dict[str, float]:
         vectors, pairs = torch.cat(self.vectors), torch.cat(self.pairs)  # S D, S
@@ -88,6 +86,22 @@ class NeighbourMetrics:
 
     def tables(self) -> dict[str, Any]:
         return {}
+
+
+def everywhere(vectors: list[Tensor], pairs: list[Tensor], none: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows of all ranks. A rank whose share of the split is empty has seen no vector, and learns from the others what one looks like.
+
+    Args:
+        vectors: of this rank's batches.
+        pairs: of the same.
+        none: axes after the rows, where no rank has any.
+    """
+    group = current_group()
+    seen = [found for found in group.gather((tuple(vectors[0].shape[1:]), pairs[0].dtype) if vectors else None) if found is not None]
+    shape, kind = seen[0] if seen else (none, torch.int64)
+    own = [torch.cat([torch.empty(0, *shape), *vectors]), torch.cat([torch.empty(0, dtype=kind), *pairs])]
+    (all_vectors, all_pairs), _ = group.rows(own)
+    return [all_vectors], [all_pairs]
 
 
 def recall(rank: Tensor, k: int) -> float:

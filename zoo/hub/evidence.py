@@ -49,9 +49,16 @@ def accuracies(tables: Mapping[str, Any]) -> dict[str, Interval]:
     found = {}
     for name, matrix in tables.items():
         split, _, table = name.rpartition("/")
-        if table == "confusion" and isinstance(matrix, list) and (count := sum(map(sum, matrix))):
+        if table == "confusion" and is_square(matrix) and (count := sum(map(sum, matrix))):
             found[f"{split}/accuracy"] = wilson(sum(matrix[place][place] for place in range(len(matrix))), count)
     return found
+
+
+def is_square(table: Any) -> bool:
+    """Counts of classes against classes. Several labels a sample have a table of yes and no each, which does not tell how many samples are right."""
+    return isinstance(table, list) and all(
+        isinstance(row, list) and len(row) == len(table) and all(isinstance(value, int | float) for value in row) for row in table
+    )
 
 
 def standard_errors(tables: Mapping[str, Any]) -> dict[str, tuple[float, int]]:

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from zoo.errors import CheckpointError
 from zoo.layers.fits import Fit
+from zoo.prefixes import under
+
+ROWS = frozenset({Fit.VOCABULARY, Fit.LABELS})
+"""What rows follow by name."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,18 @@ class Meaning:
 
 def fits_of(model: nn.Module) -> dict[str, tuple[nn.Module, Fit]]:
     """Parameters by their full name, with the module that declared how they are fitted."""
-    return {f"{path}.{name}" if path else name: (module, fit) for path, module in model.named_modules() for name, fit in getattr(module, "fits", {}).items()}
+    declared = {
+        f"{path}.{name}" if path else name: (module, fit) for path, module in model.named_modules() for name, fit in getattr(module, "fits", {}).items()
+    }
+    there = model.state_dict()
+    return {name: entry for name, entry in declared.items() if name in there}  # options leave some out: rotary positions have no table
+
+
+def rows_declared(model: nn.Module) -> tuple[set[str], set[str]]:
+    """Tensors whose rows stand for entries or classes, and the others of the modules that declare them: a width may be as large as a vocabulary."""
+    declared = {name for name, (_, fit) in fits_of(model).items() if fit in ROWS}
+    paths = [path for path, module in model.named_modules() if not ROWS.isdisjoint(getattr(module, "fits", {}).values())]
+    return declared, {name for name in model.state_dict() if name not in declared and any(under(name, path) for path in paths)}
 
 
 def fitted(name: str, value: Tensor, own: Tensor, fit: Fit, module: Any, before: Meaning, now: Meaning) -> Fitted:
@@ -87,7 +102,10 @@ def _rows(name: str, value: Tensor, own: Tensor, old: Mapping[str, int] | None, 
     """Rows follow what they stand for. New entries of a vocabulary begin with the mean of the old, in whose midst they are less of a surprise to the
     layers after them (Hewitt, 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html); new classes as initialised."""
     if old is None or new is None:
-        raise CheckpointError(f"init_fit: {name}: nobody knows which {what} its rows stand for: there is no processor beside the weights")
+        why = "there is no processor beside the weights that names them" if old is None else "this data's processor names none"
+        raise CheckpointError(
+            f"init_fit: {name}: nobody knows which {what} its rows stand for: {why}\n  way out: leave them as initialised: init_skip=[{name}]"
+        )
     shared = [(new[entry], row) for entry, row in old.items() if entry in new and row < len(value) and new[entry] < len(own)]
     fresh = value[: len(old)].mean(dim=0, keepdim=True).expand_as(own).clone() if fill else own.clone()
     if shared:

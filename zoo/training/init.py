@@ -15,15 +15,18 @@ from zoo.data.processor import Processor
 from zoo.errors import CheckpointError, ConfigError
 from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header, renamed
+from zoo.layers.fits import Fit
 from zoo.model import Model
 from zoo.prefixes import check_prefix, longest, under
 from zoo.training.checkpoint import open_checkpoint
-from zoo.training.fit import Meaning, fits_of, fitted
+from zoo.training.fit import Meaning, fits_of, fitted, rows_declared
 from zoo.training.marker import MARKER
 from zoo.training.published import find_checkpoint, published_weights
 from zoo.training.store import store_of
 from zoo.training.tensors import read_tensors
 
+OF_THE_INPUTS = ("item", "token")
+"""Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens."""
 MANY = 8
 """Layers that a way out names one by one."""
 
@@ -129,7 +132,7 @@ def init_weights(
     folder = processor_folder(path)
     source = Processor.load(folder) if folder is not None else None
     if folder is not None and source is not None and data is not None:
-        refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing])
+        refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing], fit)
     before, now = meaning(source, model), meaning(data, model)
     told: dict[str, str] = {}
     with torch.no_grad():
@@ -224,7 +227,7 @@ def processor_folder(path: Path) -> Path | None:
     return next((found for found in candidates if (found / "processor.json").is_file()), None)
 
 
-def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, folder: Path, wanted: list[str]) -> None:
+def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, folder: Path, wanted: list[str], fit: Sequence[str] = ()) -> None:
     """Shapes tell the sizes of vocabularies only.
 
     Args:
@@ -232,7 +235,8 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         source: codecs that the weights were trained with.
         data: codecs of the data that was opened.
         folder: of the source's processor.
-        wanted: names of the tensors that would be taken over.
+        wanted: names of the tensors that would be taken over as they are.
+        fit: what ``init_fit`` names already.
 
     Raises:
         CheckpointError: where tensors would be taken over whose rows stand for something else.
@@ -243,7 +247,7 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
     for name, codec in given.items():
         if (before := counterpart(codec, name, source.inputs)) is not None:
             told["encoder"] += [entry for entry in codec_differences(f"input {name}", before, codec) if entry.vocabulary]
-    if answer.kind == "item":  # its vocabulary is the history's
+    if answer.kind in OF_THE_INPUTS:
         told["head"] = told["encoder"]
     elif (known := counterpart(answer, head.target.name, source.targets)) is not None:
         told["head"] = [entry for entry in codec_differences(f"target {head.target.name}", known, answer) if entry.vocabulary]
@@ -253,13 +257,23 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         return
     lines = dict.fromkeys(f"{entry}\n    which {_some(taken[prefix])} would take over" for prefix in prefixes for entry in told[prefix])
     ways = [f"leave what depends on them as initialised: init_skip=[{','.join(prefixes)}]"]
-    if "encoder" in prefixes:
+    ways[:0] = ways_to_fit(model, [name for names in taken.values() for name in names], fit, meaning(source, model), meaning(data, model))
+    if "encoder" in prefixes or answer.kind in OF_THE_INPUTS:
         ways[:0] = ways_to_keep(given, folder)
     raise CheckpointError(
         "init: the sizes agree, but not what they stand for (in the weights' data -> in this data):\n  "
         + "\n  ".join(lines)
         + "".join(f"\n  way out {number}: {way}" for number, way in enumerate(ways, 1))
     )
+
+
+def ways_to_fit(model: Model, names: list[str], fit: Sequence[str], before: Meaning, now: Meaning) -> list[str]:
+    """What lets rows follow their entries, where that goes for all of these tensors."""
+    able = fits_of(model)
+    known = {Fit.VOCABULARY: (before.vocabulary, now.vocabulary), Fit.LABELS: (before.labels, now.labels)}
+    if any(name not in able or None in known.get(able[name][1], (None,)) for name in names):
+        return []
+    return [f"let rows follow what they stand for: init_fit=[{','.join(dict.fromkeys([*fit, *names]))}]"]
 
 
 def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str, Any]) -> Any:
@@ -269,7 +283,8 @@ def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str,
 
 
 def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor, wanted: list[str]) -> list[str]:
-    """Tensors of a part that would be taken over and have an axis of a vocabulary's size; the whole part, where that does not tell."""
+    """Tensors of a part that would be taken over and have rows of entries: by what their modules declare, else by an axis of a vocabulary's size; the
+    whole part, where that does not tell."""
     head: Any = model.head
     specs: list[Any] = [data.inputs[name].spec for name in model.inputs] if prefix == "encoder" else [head.target]
     sizes: set[int] = set()
@@ -278,10 +293,11 @@ def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor,
         for size in (getattr(spec, "num_classes", 0), getattr(spec, "num_items", 0), len(getattr(spec, "columns", ()))):
             sizes |= {size, size + 1} if size else set()
     names = {name: set(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(f"{prefix}.")}
-    by_size = (
-        [name for name, shape in names.items() if shape & sizes] if {entry.entry for entry in found}.isdisjoint({"numbers", "categories", "missing"}) else []
-    )
-    return [name for name in by_size or names if name in wanted]
+    declared, others = rows_declared(model)
+    telling = [name for name, shape in names.items() if name in declared or (shape & sizes and name not in others)]
+    if not {entry.entry for entry in found}.isdisjoint({"numbers", "categories", "missing"}):
+        telling = []
+    return [name for name in telling or names if name in wanted]
 
 
 def _some(names: list[str]) -> str:

@@ -7,9 +7,10 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
+from tests.processes import run_ranks
 from zoo.heads import retrieval_metrics
 from zoo.heads.embedding import EmbeddingHead
-from zoo.heads.retrieval_metrics import NeighbourMetrics
+from zoo.heads.retrieval_metrics import NeighbourMetrics, RetrievalMetrics
 from zoo.layers.pooling import Pooling
 from zoo.specs import FeatureSpec, Layout, PairTarget
 from zoo.structs import Features
@@ -68,3 +69,32 @@ def test_vectors_have_length_one_and_the_asked_width() -> None:
 def test_what_is_refused(options: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         EmbeddingHead(features=SPEC, target=PAIR, **options)  # type: ignore[arg-type]
+
+
+def shared(rank: int, world: int, kind: str) -> dict[str, float]:
+    """The last rank has no row of the split."""
+    vectors = F.normalize(torch.randn(9, 2, 5, generator=torch.Generator().manual_seed(2)), dim=-1)
+    pairs = torch.arange(9) // 2
+    metrics = NeighbourMetrics(PAIR, (1, 3)) if kind == "neighbour" else RetrievalMetrics(PAIR, ("image", "text"), (1, 3))
+    busy = max(1, world - 1)
+    if rank < busy:
+        given = vectors[rank::busy, 0] if kind == "neighbour" else vectors[rank::busy]
+        metrics.update({"vectors": given}, {"pair": pairs[rank::busy]}, torch.ones(len(given), dtype=torch.bool))
+    metrics.merge()
+    return metrics.compute()
+
+
+@pytest.mark.parametrize("kind", ["neighbour", "retrieval"])
+def test_a_process_without_a_batch(kind: str) -> None:
+    """R7: uneven shards; figures are those of one process."""
+    wanted = shared(0, 1, kind)
+    for found in run_ranks(shared, 3, kind):
+        assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("metrics", [NeighbourMetrics(PAIR, (1,)), RetrievalMetrics(PAIR, ("image", "text"), (1,))])
+def test_a_split_without_rows_has_no_figures(metrics: NeighbourMetrics | RetrievalMetrics) -> None:
+    metrics.merge()
+    figures = metrics.compute()
+    assert figures
+    assert all(math.isnan(value) for value in figures.values())

@@ -8,22 +8,27 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torchmetrics.text import Perplexity
 
+from zoo.build import create
 from zoo.config import RunConfig
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.processor import Processor
 from zoo.data.tokenizers.bpe import BpeTokenizer
 from zoo.data.tokenizers.byte import ByteTokenizer
+from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError, ConfigError, DataError, ZooError
 from zoo.heads.next_token import NextTokenHead
 from zoo.inference.evaluate import evaluate_bundle
 from zoo.inference.generate import choose
 from zoo.inference.predictor import Predictor
+from zoo.model import Model
 from zoo.random import SampleRandom
 from zoo.specs import FeatureSpec, Layout, TokenTarget
 from zoo.structs import Features
+from zoo.training.init import init_weights
 from zoo.training.job import run_job
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -168,6 +173,138 @@ def test_targets_are_the_texts_own_tokens_and_a_cut_text_does_not_end() -> None:
     for nothing in ("", None, 3):
         with pytest.raises(DataError, match="no token to tell"):
             codec.encode(nothing)
+
+
+def asked(codec: NextTokenCodec, text: str) -> tuple[int, int]:
+    """How many tokens are asked for, and the bytes they are told to hold."""
+    target = codec.encode(text)
+    return int((target["values"] >= 0).sum()), int(target["bytes"])
+
+
+def test_bytes_are_those_of_the_tokens_that_are_asked_for() -> None:
+    """A cut inside a character; a text that just fits ends where it ends."""
+    codec = NextTokenCodec(name="next", text=TextCodec(name="text", tokenizer=ByteTokenizer(), max_length=10))
+    assert [asked(codec, text) for text in ("日本語日本語", "aяяяяяяяя", "abcdefghi")] == [(8, 8)] * 3
+    assert asked(codec, "abcdefgh") == (9, 8)  # the end too
+    for size in (259, 276):  # without merges a token is a byte
+        tokenizer = BpeTokenizer(vocab_size=size, lowercase=True)
+        tokenizer.train(["the cat, the cat, 日本語 日本語"] * 3)
+        for text in ("The cat 日本語 яяя 😀", "日日本語本 語 the Cat"):
+            count = len(tokenizer.encode(text))
+            for length in range(3, count):
+                codec = NextTokenCodec(name="next", text=TextCodec(name="text", tokenizer=tokenizer, max_length=length))
+                tokens, found = asked(codec, text)
+                told = tokenizer.decode(tokenizer.encode(text, length))
+                assert tokens == length - 2
+                if size == 259:
+                    assert found == tokens
+                elif "\ufffd" not in told:
+                    assert found == len(told.encode())
+                assert tokens <= found < len(text.encode())
+            codec = NextTokenCodec(name="next", text=TextCodec(name="text", tokenizer=tokenizer, max_length=count))
+            assert asked(codec, text) == (count - 1, len(text.encode()))
+
+
+def test_bytes_of_tokens_of_characters() -> None:
+    """WordPiece drops spaces and accents: what lies before the end of the last token counts, as it is in the text."""
+    tokenizer = WordPieceTokenizer(vocab_size=120)
+    tokenizer.train(["the cat sat naive"] * 3)
+    text = "the cat 日本  naïve the "
+    assert tokenizer.encode(text) == [2, *(tokenizer.library.token_to_id(word) for word in ("the", "cat", "[UNK]", "[UNK]", "naive", "the")), 3]
+    ends = [len(part.encode()) for part in ("the", "the cat", "the cat 日", "the cat 日本", "the cat 日本  naïve")]
+    assert [tokenizer.cut_at(text, length) for length in range(3, 9)] == [*ends, None]
+
+
+# --- other vocabularies -------------------------------------------------------------------------------------------------------------
+
+
+WIDTH = 268
+"""Of the model: as large as the smaller vocabulary."""
+Published = tuple[Path, BpeTokenizer, dict[str, torch.Tensor]]
+
+
+def bpe(folder: Path, text: str, size: int = 268) -> BpeTokenizer:
+    tokenizer = BpeTokenizer(vocab_size=size)
+    tokenizer.train([text] * 3)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def language_model(tokenizer: BpeTokenizer, *, dim: int = 24) -> tuple[Model, Processor]:
+    text = TextCodec(name="text", tokenizer=tokenizer, max_length=12)
+    processor = Processor(inputs={"text": text}, targets={"next": NextTokenCodec(name="next", text=text)})
+    model = create("transformer", spec=processor.spec, head="next_token", dim=dim, depth=1, heads=2, attention="causal", positions="rotary")
+    return model, processor
+
+
+@pytest.fixture
+def published_model(tmp_path: Path) -> Published:
+    """Weights and their processor, as a bundle keeps them; as wide as its vocabulary is large."""
+    tokenizer = bpe(tmp_path / "first", "the cat sat on the mat")
+    model, processor = language_model(tokenizer, dim=WIDTH)
+    processor.save(tmp_path / "bundle" / "processor")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    save_file(state, tmp_path / "bundle" / "model.safetensors")
+    return tmp_path / "bundle", tokenizer, state
+
+
+FITTING = ["encoder.embedding", "head"]
+EMBEDDING, OUTPUT = "encoder.embedding.weight", "head.output.weight"
+
+
+@pytest.mark.parametrize(("fit", "size"), [(FITTING, 268), (["encoder", "head"], 268), (FITTING, 280)])
+def test_rows_of_both_ends_follow_their_entries(published_model: Published, tmp_path: Path, fit: list[str], size: int) -> None:
+    """Another tokenizer of the same size, and a larger one: what both know keeps its rows, wherever they stand; what is new begins with the mean."""
+    bundle, before, state = published_model
+    now = bpe(tmp_path / "second", "a dog ran off with the cat that sat down there", size)
+    old, new = before.library.get_vocab(), now.library.get_vocab()
+    assert len(new) == size
+    assert any(old[entry] != new[entry] for entry in old.keys() & new.keys())
+    model, data = language_model(now, dim=WIDTH)
+    report = init_weights(model, str(bundle), [], data, fit=fit)
+    assert report.fitted.keys() == {EMBEDDING, OUTPUT}
+    for name in (EMBEDDING, OUTPUT):
+        rows = model.state_dict()[name]
+        for entry, row in new.items():
+            torch.testing.assert_close(rows[row], state[name][old[entry]] if entry in old else state[name].mean(dim=0))
+
+
+@pytest.mark.parametrize(
+    ("skip", "fit", "told", "silent"),
+    [
+        ([], [], [EMBEDDING, OUTPUT], []),
+        (["encoder"], [], [OUTPUT], [EMBEDDING]),
+        ([], ["encoder"], [OUTPUT], [f"which {EMBEDDING}"]),
+        (["head"], [], [EMBEDDING], [OUTPUT]),
+    ],
+)
+def test_rows_are_not_taken_over_under_other_tokens(
+    published_model: Published, tmp_path: Path, skip: list[str], fit: list[str], told: list[str], silent: list[str]
+) -> None:
+    """Sizes agree; the ways out that are named work. As wide as the vocabulary is large: only tensors with a row an entry are named."""
+    bundle, _, _ = published_model
+    now = bpe(tmp_path / "second", "a dog ran off with the hat")
+    model, data = language_model(now, dim=WIDTH)
+    with pytest.raises(CheckpointError, match=r"input text: tokenizer\.json") as error:
+        init_weights(model, str(bundle), skip, data, fit=fit)
+    assert all(name in str(error.value) for name in told)
+    assert not any(name in str(error.value) for name in silent)
+    assert ".blocks." not in str(error.value)
+    assert "data.tokenizer.path=" in str(error.value)
+    named = str(error.value).split("init_fit=[")[1].split("]")[0].split(",")
+    assert init_weights(model, str(bundle), skip, data, fit=named).fitted
+    named = str(error.value).split("init_skip=[")[1].split("]")[0].split(",")
+    assert init_weights(model, str(bundle), [*skip, *named], data, fit=fit).skipped
+
+
+def test_a_head_of_another_size_is_told(published_model: Published, tmp_path: Path) -> None:
+    bundle, _, _ = published_model
+    model, data = language_model(bpe(tmp_path / "second", "a dog ran off with the cat that sat down there", 280), dim=WIDTH)
+    with pytest.raises(CheckpointError, match=r"(?s)other shape: head\.output\.weight.*init_fit=\[encoder\.embedding\.weight,head\.output\.weight\]"):
+        init_weights(model, str(bundle), [], data, fit=["encoder"])
+
+
+# --- texts --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_prompts_are_what_encoding_gives_without_the_end() -> None:

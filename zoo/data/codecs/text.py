@@ -56,6 +56,10 @@ class TextCodec:
             self._last = last = raw, self.tokenizer.encode(raw, self.max_length)
         return last[1]
 
+    def cut_at(self, raw: str) -> int | None:
+        """Bytes of UTF-8 that are left of a text that was cut; None for one that was not. Shorter ones are not encoded again to find out."""
+        return self.tokenizer.cut_at(raw, self.max_length) if len(self.ids(raw)) >= self.max_length else None
+
     def finish(self, values: Values) -> Values:
         return values
 

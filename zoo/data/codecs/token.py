@@ -43,17 +43,18 @@ class NextTokenCodec:
         return self.text
 
     def encode(self, raw: Any) -> Encoded:
-        """``{"values": N, "bytes": 1}``. Where a text was cut, the token that closes it is not asked for: it does not end there."""
+        """``{"values": N, "bytes": 1}``, the bytes of what the tokens hold. Where a text was cut, the token that closes it is not asked for: it does not
+        end there."""
         if is_missing(raw) or not isinstance(raw, str):
             raise DataError(f"target {self.name!r} is {'empty' if is_missing(raw) else f'no text but {type(raw).__name__}'}: there is no token to tell")
         text = self._text
         ids = text.ids(raw)
         following = [*ids[1:], self.pad]
-        cut = len(ids) >= text.max_length
-        if cut and ids[-1] == text.tokenizer.end_id:
+        held = text.cut_at(raw)
+        if held is not None and ids[-1] == text.tokenizer.end_id:
             following[-2] = self.pad
-        told = text.tokenizer.decode(ids) if cut else raw
-        return {"values": torch.tensor(following), self.spec.bytes: torch.tensor([len(told.encode("utf-8", "replace"))])}
+        size = len(raw.encode("utf-8", "replace")) if held is None else held
+        return {"values": torch.tensor(following), self.spec.bytes: torch.tensor([size])}
 
     def state(self) -> dict[str, Any]:
         return {"text": self.source}

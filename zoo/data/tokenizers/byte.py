@@ -26,7 +26,7 @@ class ByteTokenizer:
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         content = text.encode("utf-8", "replace")
         if max_length is not None:
-            content = content[: max(0, max_length - 2)]
+            content = content[: room(max_length)]
         return [BEGIN, *(OFFSET + byte for byte in content), END]
 
     def prompt(self, text: str) -> list[int]:
@@ -35,6 +35,9 @@ class ByteTokenizer:
     @property
     def end_id(self) -> int:
         return END
+
+    def cut_at(self, text: str, max_length: int) -> int | None:
+        return room(max_length) if len(text.encode("utf-8", "replace")) > room(max_length) else None
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(token - OFFSET for token in ids if OFFSET <= token < self.vocab_size).decode("utf-8", "replace")
@@ -53,3 +56,8 @@ class ByteTokenizer:
         if found != {"type": cls.kind}:
             raise CheckpointError(f"{path} is no byte tokenizer's")
         return cls()
+
+
+def room(max_length: int) -> int:
+    """Bytes between the special tokens."""
+    return max(0, max_length - 2)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Its threads would survive into forked loader processes as locks that nobody opens; a batch is small, so they gain nothing.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+BYTE_SPACE = "Ġ"
+"""Byte-level tokenizers' letter for a space."""
 PADDING = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
 
 
@@ -73,12 +75,50 @@ def padding_id(library: "Library", file: str) -> int:
 
 def encode(library: "Library", text: str, max_length: int | None) -> list[int]:
     """Identifiers with special tokens; a long text loses its end, not its special tokens."""
-    text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no text to the library
+    text = sound(text)
     if max_length is None:
         return library.encode(text).ids
     plain = library.encode(text, add_special_tokens=False)
-    plain.truncate(max(0, max_length - library.num_special_tokens_to_add(False)))
+    plain.truncate(room(library, max_length))
     return library.post_process(plain).ids
+
+
+def cut_at(library: "Library", text: str, max_length: int) -> int | None:
+    """Bytes of the text's UTF-8 that so many tokens hold; None where they hold all of it.
+
+    Exact where tokens are made of bytes, inside a character too. Other tokens are made of characters, and so are those of a text that the tokenizer changed
+    to another size first: they hold what lies before the end of the last of them.
+    """
+    text = sound(text)
+    plain, kept = library.encode(text, add_special_tokens=False), room(library, max_length)
+    if len(plain.ids) <= kept:
+        return None
+    sizes = byte_sizes(library, plain.ids, plain.tokens)
+    added = plain.tokens[0].startswith(BYTE_SPACE) and not text.startswith(" ")  # GPT-2's way to make the first word one like the others
+    size = len(text.encode("utf-8"))
+    if sizes is not None and sum(sizes) - added == size:
+        return size - sum(sizes[kept:])
+    return len(text[: max((end for _, end in plain.offsets[:kept]), default=0)].encode("utf-8"))
+
+
+def byte_sizes(library: "Library", ids: Sequence[int], tokens: Sequence[str]) -> list[int] | None:
+    """Of tokens whose names have a letter a byte; None where they are no such tokens."""
+    from tokenizers import decoders
+
+    if not isinstance(library.decoder, decoders.ByteLevel):
+        return None
+    whole = library.get_added_tokens_decoder()  # stand in the text by their own names
+    return [len(token.encode("utf-8")) if number in whole else len(token) for number, token in zip(ids, tokens, strict=True)]
+
+
+def room(library: "Library", max_length: int) -> int:
+    """Tokens of text beside the special ones."""
+    return max(0, max_length - library.num_special_tokens_to_add(False))
+
+
+def sound(text: str) -> str:
+    """Lone surrogates are no text to the library."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def save(library: "Library", folder: Path) -> None:
@@ -87,7 +127,7 @@ def save(library: "Library", folder: Path) -> None:
 
 
 def texts_of(texts: Sequence[str]) -> list[str]:
-    return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+    return [sound(text) for text in texts]
 
 
 class SubwordTokenizer(ABC):
@@ -146,6 +186,9 @@ class SubwordTokenizer(ABC):
         found = self.library.encode("a")
         last = max(place for place, special in enumerate(found.special_tokens_mask) if not special)
         return found.ids[last + 1 :]
+
+    def cut_at(self, text: str, max_length: int) -> int | None:
+        return cut_at(self.library, text, max_length)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(list(ids), skip_special_tokens=True)
