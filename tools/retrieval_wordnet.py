@@ -1,10 +1,11 @@
-"""Which gloss belongs to a word? WordNet's lemmas as queries, glosses as answers, by the vectors of a model that embeds texts.
+r"""Which gloss belongs to a word? WordNet's lemmas as queries, glosses as answers, by the vectors of a model that embeds texts.
 
-    python tools/retrieval_wordnet.py wordnet-base/usr/share/wordnet [--model minilm_l6] [--pools 10] [--size 500] [--parts noun,verb,adj,adv] [--gloss definition]
+    python tools/retrieval_wordnet.py wordnet-base/usr/share/wordnet [--model minilm_l6] [--pools 10] [--size 500] [--parts noun,verb,adj,adv] \
+        [--gloss definition]
 
-Each pool holds ``--size`` synsets, drawn by the hash of their offset and the pool's number, so that they are the same everywhere. A query is a synset's first
-lemma, an answer its gloss, without the examples unless --gloss=whole (`Miller, 1995, https://doi.org/10.1145/219717.219748`; file layout: wndb(5WN)). Told are recall at 1 and 5,
-mean and standard deviation over the pools.
+Each pool holds ``--size`` synsets, drawn by the hash of their offset and the pool's number, so that they are the same everywhere. A query is a synset's
+first lemma, an answer its gloss, without the examples unless --gloss=whole (Miller, 1995, https://doi.org/10.1145/219717.219748; file layout: wndb(5WN)).
+Told are recall at 1, 5 and 10, mean and standard deviation over the pools.
 """
 
 import argparse

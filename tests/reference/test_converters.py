@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
+from zoo.errors import CheckpointError
 from zoo.hub.bundle import LoadedBundle, load_bundle
 from zoo.hub.cache import Cache, sha256_of
 from zoo.hub.convert.bert import BertConverter
@@ -270,3 +271,180 @@ def test_images_are_prepared_as_by_timm(tmp_path: Path) -> None:
 
         ours = codec.finish(Values(codec.encode(image)["values"][None])).values[0]  # type: ignore[index]
         assert float((ours - reference).abs().max()) < 2.5 / 255 / 0.22, (size, crop, kind)
+
+
+def small_bert(kind: str, **more: Any) -> Any:
+    import transformers
+
+    config = transformers.BertConfig(**{"vocab_size": len(WORDS), "num_labels": 3} | bert(24, 2, 3, 50, 40) | more)
+    return randomise(getattr(transformers, kind)(config))
+
+
+def saved_bert(model: Any, folder: Path, words: list[str] = WORDS, **files: Any) -> Path:
+    """As transformers writes it, with vocab.txt and other JSON files."""
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    for name, tree in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(tree))
+    return folder
+
+
+def sentence_files(pooling: dict[str, Any], *more: str, **sizes: int) -> dict[str, Any]:
+    """Of sentence-transformers, with more modules than its two."""
+    kinds = ("Transformer", "Pooling", *more)
+    rows = [
+        {"idx": place, "name": str(place), "path": f"{place}_{kind}" if place else "", "type": f"sentence_transformers.models.{kind}"}
+        for place, kind in enumerate(kinds)
+    ]
+    return {"modules.json": rows, "1_Pooling/config.json": {"word_embedding_dimension": 24} | pooling, "sentence_bert_config.json": sizes}
+
+
+def test_a_tagger_of_tokens_is_no_classifier_of_texts(tmp_path: Path) -> None:
+    """It has a classifier, too, and no pooler; also where its config does not say what it is."""
+    folder = saved_bert(small_bert("BertForTokenClassification"), tmp_path / "theirs")
+    with pytest.raises(CheckpointError, match="architectures: BertForTokenClassification, whose outputs zoo does not have"):
+        bundled(folder, "bert", tmp_path / "told")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": None}))
+    with pytest.raises(CheckpointError, match=r"classifier\.weight and no pooler\.dense\.weight: it classifies each token"):
+        bundled(folder, "bert", tmp_path / "untold")
+    folder = saved_bert(small_bert("BertModel"), tmp_path / "no classifier")
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForSequenceClassification"]}))
+    with pytest.raises(CheckpointError, match=r"no classifier\.weight"):
+        bundled(folder, "bert", tmp_path / "lacks")
+
+
+@pytest.mark.parametrize("kind", ["BertForPreTraining", "BertForMaskedLM"])
+@torch.no_grad()
+def test_what_bert_was_pretrained_as_is_an_encoder(tmp_path: Path, kind: str) -> None:
+    reference = small_bert(kind)
+    loaded = bundled(saved_bert(reference, tmp_path / "theirs"), "bert", tmp_path)
+    ids = torch.randint(5, len(WORDS), (2, 9))
+    model: Any = loaded.model
+    close(model.encoder(ids, torch.ones(2, 9, dtype=torch.bool)).tokens, reference.bert(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "more", "refusal"),
+    [
+        ({"pooling_mode_cls_token": True}, ("Dense", "Normalize"), r"sentence_transformers\.models\.Dense"),
+        ({"pooling_mode_cls_token": True}, ("Normalize", "Normalize"), "Normalize in '2_Normalize' -> Normalize"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, (), "pools by mean_sqrt_len_tokens"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": True}, (), "pools by mean_tokens and lasttoken"),
+        ({"pooling_mode": "weightedmean"}, (), "pools by weightedmean"),
+        ({"pooling_mode_mean_tokens": False}, ("Normalize",), "pools by nothing that it says"),
+    ],
+)
+def test_modules_and_poolings_that_zoo_does_not_have(tmp_path: Path, pooling: dict[str, Any], more: tuple[str, ...], refusal: str) -> None:
+    folder = saved_bert(small_bert("BertModel"), tmp_path / "theirs", **sentence_files(pooling, *more))
+    with pytest.raises(CheckpointError, match=refusal):
+        bundled(folder, "bert", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ({"pooling_mode_cls_token": True}, "cls"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_cls_token": False}, "max"),
+        ({"pooling_mode": "mean"}, "mean"),
+    ],
+)
+def test_a_sentence_encoder_goes_and_comes_back_the_same(tmp_path: Path, pooling: dict[str, Any], expected: str) -> None:
+    """By zoo's own reader: pooling, length, and the vectors of texts, long ones among them."""
+    files = sentence_files(pooling, "Normalize", max_seq_length=9)
+    first = bundled(saved_bert(small_bert("BertModel"), tmp_path / "theirs", **files), "bert", tmp_path / "first")
+    BertConverter().write(first, tmp_path / "ours")
+    second = bundled(tmp_path / "ours", "bert", tmp_path / "second")
+    texts = ["w1 w2 w3", "w4", " ".join(f"w{number}" for number in range(30))]
+    answers = []
+    for loaded in (first, second):
+        assert loaded.bundle.config["model"]["head"]["pooling"] == expected
+        codec: Any = loaded.processor.inputs["text"]
+        assert codec.max_length == 9
+        model: Any = loaded.model
+        answers.append(
+            [
+                model.head(model.encoder(ids, torch.ones_like(ids, dtype=torch.bool)))["vectors"]
+                for text in texts
+                for ids in [codec.encode(text)["values"][None]]
+            ]
+        )
+    assert all(torch.equal(one, other) for one, other in zip(*answers, strict=True))
+    modules = json.loads((tmp_path / "ours" / "modules.json").read_text())
+    assert [(module["path"], module["type"].rpartition(".")[2]) for module in modules] == [
+        ("", "Transformer"),
+        ("1_Pooling", "Pooling"),
+        ("2_Normalize", "Normalize"),
+    ]
+
+
+ACCENTED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ecole", "école", "Ecole", "École", "日", "日本", "##本", "本", "a"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_lower_case": False},
+        {"do_lower_case": True, "strip_accents": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"do_lower_case": True, "tokenize_chinese_chars": False},
+    ],
+    ids=str,
+)
+def test_accents_and_chinese_are_cut_as_by_transformers(tmp_path: Path, options: dict[str, Any]) -> None:
+    """As it reads vocab.txt beside tokenizer_config.json; and as it reads what zoo writes, by either of its classes."""
+    from transformers import AutoTokenizer, BertTokenizer
+
+    folder = saved_bert(small_bert("BertModel", vocab_size=len(ACCENTED)), tmp_path / "theirs", ACCENTED, **{"tokenizer_config.json": options})
+    reference = BertTokenizer.from_pretrained(folder)
+    loaded = bundled(folder, "bert", tmp_path)
+    BertConverter().write(loaded, tmp_path / "ours")
+    codec: Any = loaded.processor.inputs["text"]
+    again: Any = bundled(tmp_path / "ours", "bert", tmp_path / "again").processor.inputs["text"]
+    readers = [
+        codec.ids,
+        again.ids,
+        *(lambda text, kind=kind: kind.from_pretrained(tmp_path / "ours")(text)["input_ids"] for kind in (AutoTokenizer, BertTokenizer)),
+    ]
+    for text in ("École a", "ecole école Ecole", "日本 a 本", "[MASK] É"):
+        expected = reference(text)["input_ids"]
+        assert [reader(text) for reader in readers] == [expected] * 4, text
+
+
+@pytest.mark.parametrize("file", [{"strip_accents": "yes"}, {"do_lower_case": None}, {"model_max_length": 2}], ids=str)
+def test_options_of_a_tokenizer_that_are_none(tmp_path: Path, file: dict[str, Any]) -> None:
+    folder = saved_bert(small_bert("BertModel"), tmp_path / "theirs", **{"tokenizer_config.json": file})
+    with pytest.raises(CheckpointError, match=next(iter(file))):
+        bundled(folder, "bert", tmp_path)
+
+
+def test_a_model_of_other_tokens_or_poolings_has_no_place_in_berts_layout(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from zoo.data.codecs.text import TextCodec
+    from zoo.data.processor import Processor
+    from zoo.data.tokenizers.bpe import BpeTokenizer
+    from zoo.data.tokenizers.byte import ByteTokenizer
+
+    loaded = bundled(saved_bert(small_bert("BertModel"), tmp_path / "theirs"), "bert", tmp_path)
+    bpe = BpeTokenizer(vocab_size=300)
+    bpe.train(["a text"])
+    for tokenizer in (bpe, ByteTokenizer()):
+        other = replace(loaded, processor=Processor({"text": TextCodec(name="text", tokenizer=tokenizer, max_length=9)}, loaded.processor.targets))
+        with pytest.raises(CheckpointError, match=rf"cut by {tokenizer.kind}, .*\n  way out 1: keep it"):
+            BertConverter().write(other, tmp_path / "ours")
+    for pooling in ("last", "auto"):
+        config = loaded.bundle.config
+        model = config["model"] | {"head": config["model"]["head"] | {"pooling": pooling}}
+        with pytest.raises(CheckpointError, match=rf"model\.head\.pooling is {pooling}.* mean, cls or max is needed"):
+            BertConverter().write(replace(loaded, bundle=replace(loaded.bundle, config=config | {"model": model})), tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_two_classes_of_the_same_name(tmp_path: Path) -> None:
+    """ImageNet has two cranes."""
+    model = small_bert("BertForSequenceClassification", id2label={0: "crane", 1: "dog", 2: "crane"}, label2id={"crane": 2, "dog": 1})
+    loaded = bundled(saved_bert(model, tmp_path / "theirs"), "bert", tmp_path)
+    assert loaded.bundle.spec.targets[0].labels == ("crane (0)", "dog", "crane (2)")  # type: ignore[attr-defined]

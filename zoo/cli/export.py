@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
-from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.hub.export import Exported
 
 HELP = """usage: zoo export RUN|BUNDLE|NAME --to FOLDER [--checkpoint best|last|STEP] [--as FORMAT]
 
@@ -14,19 +17,20 @@ Writes a bundle: config, weights (safetensors), processor, figures and a model c
   zoo export runs/digits/20260101-120000 --to my_model
   zoo export RUN --to early --checkpoint 200
   zoo export s3://bucket/runs/x --to my_model         what its trainer.checkpoint_to holds
+  zoo export digits_cnn --to my_model                 a checked copy of a pretrained model, or of any other bundle
   zoo export RUN --to theirs --as bert                what transformers loads; `zoo list converter` names the formats
 
 options
   --to FOLDER          where the bundle will be; an older bundle there is replaced
-  --checkpoint WHICH   best (by the run's own measure), last, or a step's number
+  --checkpoint WHICH   of a run: best (by the run's own measure; the default), last, or a step's number
   --as FORMAT          another library's layout in place of a bundle, with the tokenizer or preprocessor
-  --json --import X --debug as for every command; keys: run, bundle, step, metrics, parameters; with --as: model, folder, format"""
+  --json --import X --debug as for every command; keys: run, bundle, step (null of a bundle), metrics, parameters; with --as: model, folder, format"""
 
 
 def run(arguments: Sequence[str]) -> int:
     parser = CommandParser("export", "zoo export RUN --to FOLDER")
     parser.add_argument("--to")
-    parser.add_argument("--checkpoint", default="best")
+    parser.add_argument("--checkpoint")
     parser.add_argument("--as", dest="layout")
     parser.add_argument("run", nargs="?")
     options = parser.parse_intermixed_args(list(arguments))
@@ -37,27 +41,36 @@ def run(arguments: Sequence[str]) -> int:
         parser.error("which run?")
     if options.to is None:
         parser.error("where to? --to FOLDER is needed")
-    from zoo.training.store import Store, is_url, run_files
-
+    to = Path(options.to).expanduser()
     if options.layout is not None:
-        return _foreign(options.run, Path(options.to).expanduser(), options.layout, options.checkpoint, as_json=options.json)
-    run = options.run if is_url(options.run) else str(Path(options.run).expanduser())
-    if not is_url(run) and not Path(run).is_dir():
-        raise ZooError(f"{run}: there is no such run")
-    with only_json(options.json), run_files(run) as run_dir:
-        from zoo.hub.export import export_run
-
-        store = Store(run) if is_url(run) else None
-        exported = export_run(run_dir, Path(options.to).expanduser(), checkpoint=options.checkpoint, store=store)
+        return _foreign(options.run, to, options.layout, options.checkpoint, as_json=options.json)
+    with only_json(options.json):
+        run, exported = _exported(options.run, to, options.checkpoint)
     if options.json:
         say_json({"run": run, "bundle": str(exported.folder), "step": exported.step, "metrics": exported.metrics, "parameters": exported.parameters})
         return DONE
     say(str(exported.folder))
-    note(f"written from step {exported.step}, {exported.parameters:,} parameters; use it: zoo predict {exported.folder} ...")
+    origin = "copied" if exported.step is None else f"written from step {exported.step}"
+    note(f"{origin}, {exported.parameters:,} parameters; use it: zoo predict {exported.folder} ...")
     return DONE
 
 
-def _foreign(model: str, to: Path, layout: str, checkpoint: str, *, as_json: bool) -> int:
+def _exported(model: str, to: Path, checkpoint: str | None) -> "tuple[str, Exported]":
+    """A bundle of a run's checkpoint, or a copy of what is a bundle already; with the model as it is called in answers."""
+    from zoo.hub.export import export_bundle, export_run, refuse_checkpoint
+    from zoo.hub.resolve import STORES
+    from zoo.training.store import Store, is_url, run_files
+
+    stored = is_url(model) and model.partition("://")[0] in STORES
+    place = model if is_url(model) else str(Path(model).expanduser())
+    if stored or (not is_url(model) and Path(place).is_dir() and not (Path(place) / "model.safetensors").is_file()):
+        with run_files(place) as run_dir:
+            return place, export_run(run_dir, to, checkpoint=checkpoint or "best", store=Store(place) if stored else None)
+    refuse_checkpoint(model, checkpoint)
+    return model, export_bundle(model, to)
+
+
+def _foreign(model: str, to: Path, layout: str, checkpoint: str | None, *, as_json: bool) -> int:
     """In another library's layout: of a bundle, or of a run's checkpoint, by way of a bundle that is not kept."""
     from zoo.hub.export import export_foreign
 

@@ -270,6 +270,7 @@ def test_offline_opens_no_socket(cache: Cache, record: Any, monkeypatch: pytest.
     same(pull(name).folder)
 
 
+PHOTOS = ["train", "data=image_folder", "data.root=photos", "model.encoder.weights=pretrained"]
 BLOCKED = """
 import socket, sys
 
@@ -293,8 +294,8 @@ sys.exit(main(sys.argv[1:]))
         (["pull", "timm://resnet18.a1_in1k"], "zoo pull"),
         (["pull", "torchvision://resnet18"], "zoo pull torchvision://resnet18"),
         (["push", "digits_cnn", "hf://me/digits"], "nothing is sent"),
-        (["train", "data=image_folder", "data.root=photos", "model/encoder=torchvision", "model.encoder.weights=pretrained"], "resnet18-"),
-        (["train", "data=image_folder", "data.root=photos", "model/encoder=timm", "model.encoder.model=resnet18", "model.encoder.weights=pretrained"], "resnet18"),
+        ([*PHOTOS, "model/encoder=torchvision"], "resnet18-"),
+        ([*PHOTOS, "model/encoder=timm", "model.encoder.model=resnet18"], "resnet18"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value)[:40],
 )

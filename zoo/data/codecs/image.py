@@ -48,7 +48,7 @@ class ImageCodec:
         std: likewise.
         fit: crop covers the frame and cuts the middle out; pad shows the whole image on black; stretch changes its proportions.
         filter: bilinear or bicubic.
-        crop: with fit=crop, the share of the shorter side that is left, above 0 and up to 1; ImageNet's models take .875 and more.
+        crop: with fit=crop, the share of the shorter side that is left, above 0 and up to 1; ImageNet's models take .875 and more. With fit=stretch, of both.
     """
 
     kind: ClassVar[str] = "image"
@@ -77,8 +77,8 @@ class ImageCodec:
                 raise ValueError(f"{option} has {len(figures)} figures for {channels} channels; give 1 or {channels}")
         if min(std) <= 0:
             raise ValueError(f"std={list(std)}: each figure has to be above 0")
-        if not 0 < crop <= 1 or (crop < 1 and fit is not Fit.CROP):
-            raise ValueError(f"crop={crop} with fit={fit}: a share above 0 and up to 1 is needed, and fit=crop for one below 1")
+        if not 0 < crop <= 1 or (crop < 1 and fit is Fit.PAD):
+            raise ValueError(f"crop={crop} with fit={fit}: a share above 0 and up to 1 is needed, and fit=crop or fit=stretch for one below 1")
         self.name, self.channels, self.size, self.mean, self.std, self.fit = name, channels, (size[0], size[1]), tuple(mean), tuple(std), fit
         self.filter, self.crop = filter, crop
         self.spec = ImageInput(name=name, channels=channels, height=size[0], width=size[1])
@@ -146,7 +146,7 @@ class ImageCodec:
         scales = frame[0] / height, frame[1] / width
         match self.fit:
             case Fit.STRETCH:
-                return self._scaled(image, self.size)
+                inner = frame
             case Fit.CROP:
                 scale = max(scales)
                 inner = max(frame[0], int(height * scale)), max(frame[1], int(width * scale))
@@ -155,7 +155,7 @@ class ImageCodec:
                 inner = max(1, min(self.size[0], round(height * scale))), max(1, min(self.size[1], round(width * scale)))
         image = self._scaled(image, inner)
         top, left = round((inner[0] - self.size[0]) / 2), round((inner[1] - self.size[1]) / 2)
-        if self.fit is Fit.CROP:
+        if self.fit is not Fit.PAD:
             return image[..., top : top + self.size[0], left : left + self.size[1]].contiguous()
         return F.pad(image, (-left, self.size[1] - inner[1] + left, -top, self.size[0] - inner[0] + top))
 

@@ -1,6 +1,6 @@
 """WordPiece (Schuster and Nakajima, 2012; as in BERT, Devlin et al., 2019, https://arxiv.org/abs/1810.04805)."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.data.tokenizers import subword
 from zoo.registry import TOKENIZERS
@@ -32,11 +32,33 @@ class WordPieceTokenizer(subword.SubwordTokenizer):
         self.lowercase, self.min_frequency = lowercase, min_frequency
 
     @classmethod
-    def of_vocabulary(cls, vocabulary: dict[str, int], *, lowercase: bool) -> "WordPieceTokenizer":
-        """With a vocabulary that another tokenizer of this kind was trained to: BERT's vocab.txt."""
+    def of_vocabulary(
+        cls, vocabulary: dict[str, int], *, lowercase: bool, strip_accents: bool | None = None, split_chinese: bool = True
+    ) -> "WordPieceTokenizer":
+        """With a vocabulary that another tokenizer of this kind was trained to: BERT's vocab.txt.
+
+        Args:
+            vocabulary: identifiers by token.
+            lowercase: fold to lower case first.
+            strip_accents: leave accents out; None does what ``lowercase`` says.
+            split_chinese: each Chinese character is a word.
+        """
+        from tokenizers import normalizers
+
         tokenizer = cls(lowercase=lowercase)
-        tokenizer._use(tokenizer._pipeline(vocabulary))
+        library = tokenizer._pipeline(vocabulary)
+        library.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_chinese)
+        tokenizer._use(library)
         return tokenizer
+
+    def for_transformers(self) -> dict[str, Any]:
+        """What its BertTokenizer, which does not look for it in tokenizer.json, has to be told."""
+        from tokenizers import normalizers
+
+        told: dict[str, Any] = {"mask_token": "[MASK]"} if self.library.token_to_id("[MASK]") is not None else {}
+        if isinstance(norm := self.library.normalizer, normalizers.BertNormalizer):
+            told |= {"do_lower_case": norm.lowercase, "strip_accents": norm.strip_accents, "tokenize_chinese_chars": norm.handle_chinese_chars}
+        return told
 
     def _trained(self, texts: list[str]) -> "Library":
         from tokenizers import Tokenizer as Library

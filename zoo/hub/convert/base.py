@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, ZooError
 from zoo.hub.convert.snapshot import Snapshot, plain_config
 from zoo.registry import CONVERTERS
 
@@ -95,28 +95,39 @@ def convert(folder: Path, bundle: Path, read_by: str, options: Mapping[str, Any]
     Raises:
         CheckpointError: where the checkpoint is none that the converter reads; nothing else is told of it then.
     """
-    from zoo.build import Nodes, build_model
-    from zoo.hub.bundle import PARTS, write_converted
-    from zoo.hub.weights import TensorEntry, compare
-    from zoo.settings import ModelSettings
+    from zoo.hub.bundle import write_converted
 
     node = CONVERTERS.check_node({"name": read_by, **options}, "options")
     converter: Converter = CONVERTERS.build(node, "options")
     try:
         foreign = converter.read(Snapshot(folder, name))
-    except ValueError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{name}: cannot be read as {read_by}: {error}") from error
+        nodes, parameters = _fitting(foreign, name)
+    except (ZooError, ImportError):  # a library that is not installed is no fault of the checkpoint's
+        raise
+    except Exception as error:  # a file made elsewhere may say anything, and whatever breaks over it is told as one message
+        raise CheckpointError(
+            f"{name}: its config and tensors cannot be read as {read_by}: {type(error).__name__}: {error}\n"
+            "  way out: compare its config with that of a checkpoint that its own library loads; where that loads this one too, zoo does not have the variant"
+        ) from error
+    write_converted(bundle, name=name, source=source, nodes=nodes, foreign=foreign, parameters=parameters)
+    (bundle / REPORT).write_text(json.dumps({"read_by": read_by, "source": source, "tensors": foreign.report}, indent=1) + "\n", encoding="utf-8")
+
+
+def _fitting(foreign: Foreign, name: str) -> tuple[dict[str, Any], int]:
+    """The checked nodes of a model that takes every tensor, and how many parameters it has."""
     import torch
+
+    from zoo.build import Nodes, build_model
+    from zoo.hub.bundle import PARTS
+    from zoo.hub.weights import TensorEntry, compare
+    from zoo.settings import ModelSettings
 
     nodes = {part: registry.check_node(foreign.model.get(part, {"name": "none"}), f"model.{part}") for part, registry in PARTS.items()}
     with torch.device("meta"):
         model = build_model(Nodes(**nodes, model=ModelSettings()), foreign.processor.spec, fetch=False)
         found = {key: TensorEntry(_dtype(tensor), tuple(tensor.shape)) for key, tensor in foreign.state.items()}
         compare(model.state_dict(), found, Path(name))
-    write_converted(bundle, name=name, source=source, nodes=nodes, foreign=foreign, parameters=model.num_parameters())
-    (bundle / REPORT).write_text(json.dumps({"read_by": read_by, "source": source, "tensors": foreign.report}, indent=1) + "\n", encoding="utf-8")
+    return nodes, model.num_parameters()
 
 
 def _dtype(tensor: Tensor) -> str:

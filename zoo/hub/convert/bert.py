@@ -20,6 +20,7 @@ from zoo.hub.convert.base import Foreign
 from zoo.hub.convert.names import One, Rule, blocks, layer, read_all, stacked, write_all
 from zoo.hub.convert.snapshot import Snapshot, labels_of, wanted
 from zoo.hub.files import read_text
+from zoo.hub.uri import inside
 from zoo.registry import CONVERTERS
 from zoo.specs import Labelling
 
@@ -31,6 +32,13 @@ HEADS_LEFT_OUT = {
     "cls.": "the head of its pretraining",
     "embeddings.position_ids": "counts from 0 upwards",
 }
+SINGLE, MULTI = "single_label_classification", "multi_label_classification"
+CLASSIFIER = "BertForSequenceClassification"
+ARCHITECTURES = ("BertModel", "BertForPreTraining", "BertForMaskedLM", CLASSIFIER)
+"""Of transformers; the second and third are read as encoders, without the head of their pretraining."""
+MODULES = ("Transformer", "Pooling", "Normalize")
+"""Of sentence-transformers: what a vector passes through. zoo's have length 1 in any case, as those have that are compared by their cosine."""
+SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
 
 class SentencePooling(StrEnum):
@@ -38,6 +46,15 @@ class SentencePooling(StrEnum):
     MEAN = "mean"
     CLS = "cls"
     MAX = "max"
+
+
+POOLINGS = {
+    "mean_tokens": SentencePooling.MEAN,
+    "cls_token": SentencePooling.CLS,
+    "max_tokens": SentencePooling.MAX,
+    **{str(mode): mode for mode in (SentencePooling.MEAN, SentencePooling.CLS, SentencePooling.MAX)},
+}
+"""What sentence-transformers calls them: until its version 5 and since."""
 
 
 @CONVERTERS.register("bert")
@@ -57,22 +74,21 @@ class BertConverter:
         config, name = snapshot.config, snapshot.name
         encoder = encoder_node(config, name)
         tensors = {_modern(key.removeprefix("bert.")): value for key, value in snapshot.tensors.items()}
-        classifies = "classifier.weight" in tensors
+        classifies = classifies_texts(config, tensors, name)
         encoder["pooler"] = "first" if "pooler.dense.weight" in tensors else "none"  # an embedding does not pass through it, and it is kept all the same
         codec = TextCodec(name="text", tokenizer=tokenizer_of(snapshot), max_length=_max_length(snapshot))
         if codec.tokenizer.vocab_size > config["vocab_size"]:
             raise CheckpointError(f"{name}: its tokenizer has {codec.tokenizer.vocab_size} entries, and its table of embeddings {config['vocab_size']} rows")
         encoder["extra_rows"] = config["vocab_size"] - codec.tokenizer.vocab_size
         target: Any = PairCodec(name="pair")
-        head: dict[str, Any] = {"name": "embedding", "pooling": str(self._pooling(snapshot))}
+        head: dict[str, Any]
         if classifies:
-            count = tensors["classifier.weight"].shape[0]
-            multi = config.get("problem_type") == "multi_label_classification"
-            if count < 2 or config.get("problem_type") == "regression":
-                raise CheckpointError(f"{name}: its head gives {count} number, for a regression; zoo reads classifiers and encoders of BERT")
-            target = ClassCodec(name="label", labels=labels_of(config, count, name), labelling=Labelling.MULTI if multi else Labelling.SINGLE)
+            target = classes_of(config, tensors["classifier.weight"].shape[0], name)
             dropout = config.get("classifier_dropout")
-            head = {"name": "classification", "dropout": float(config["hidden_dropout_prob"] if dropout is None else dropout)}
+            head = {"name": "classification", "dropout": encoder["dropout"] if dropout is None else float(dropout)}
+        else:
+            told = pooling_of(snapshot)
+            head = {"name": "embedding", "pooling": str(told if self.pooling is SentencePooling.CONFIG else self.pooling)}
         state, report = read_all(rules(encoder, classifies=classifies), tensors, unused=HEADS_LEFT_OUT, where=name)
         return Foreign(
             processor=Processor({"text": codec}, {target.spec.name: target}),
@@ -86,7 +102,7 @@ class BertConverter:
         encoder, head = dict(model["encoder"]), model["head"]
         classifies = head["name"] == "classification"
         refuse_other_architectures(encoder, head, model["decoder"])
-        codec: Any = loaded.processor.inputs[loaded.bundle.input.name]
+        tokenizer, max_length = tokenizer_and_length(loaded)
         state = dict(loaded.model.state_dict())
         vocabulary, dim = state["encoder.embedding.weight"].shape
         if not encoder["segments"]:
@@ -94,32 +110,93 @@ class BertConverter:
         tensors = write_all(rules(encoder | {"segments": encoder["segments"] or 1}, classifies=classifies), state)
         if classifies:
             tensors = {key if key.startswith("classifier.") else f"bert.{key}": value for key, value in tensors.items()}
-        config = foreign_config(encoder, vocabulary, state["encoder.positions.weight"].shape[0], codec.tokenizer.pad_id)
+        config = foreign_config(encoder, vocabulary, state["encoder.positions.weight"].shape[0], tokenizer.pad_id)
         if classifies:
             target: Any = loaded.processor.targets[next(iter(loaded.processor.targets))]
             labels = target.spec.labels
             config |= {
-                "architectures": ["BertForSequenceClassification"],
+                "architectures": [CLASSIFIER],
                 "id2label": {str(place): label for place, label in enumerate(labels)},
                 "label2id": {label: place for place, label in enumerate(labels)},
-                "problem_type": "single_label_classification" if target.spec.labelling is Labelling.SINGLE else "multi_label_classification",
+                "problem_type": SINGLE if target.spec.labelling is Labelling.SINGLE else MULTI,
                 "classifier_dropout": head["dropout"],
             }
-        write_folder(folder, config, tensors, codec)
+        write_folder(folder, config, tensors, tokenizer, max_length)
+        if not classifies:
+            write_sentence_encoder(folder, "mean" if head["pooling"] == "auto" else head["pooling"], encoder["dim"], max_length)
 
-    def _pooling(self, snapshot: Snapshot) -> SentencePooling:
-        if self.pooling is not SentencePooling.CONFIG:
-            return self.pooling
-        told = snapshot.optional("1_Pooling/config.json")
-        modes = {
-            SentencePooling.MEAN: "pooling_mode_mean_tokens",
-            SentencePooling.CLS: "pooling_mode_cls_token",
-            SentencePooling.MAX: "pooling_mode_max_tokens",
-        }
-        chosen = [mode for mode, key in modes.items() if told.get(key)]
-        if told and len(chosen) != 1:
-            raise CheckpointError(f"{snapshot.name}: 1_Pooling/config.json asks for another pooling than one of mean, cls and max")
-        return chosen[0] if chosen else SentencePooling.MEAN
+
+def classifies_texts(config: dict[str, Any], tensors: dict[str, Tensor], name: str) -> bool:
+    """Whether it is a classifier of texts; else it is an encoder.
+
+    Raises:
+        CheckpointError: for what else transformers makes of a BERT. Its tagger of tokens has a classifier too, whose numbers are another thing's.
+    """
+    told = config.get("architectures") or []
+    strange = [str(entry) for entry in told if entry not in ARCHITECTURES] if isinstance(told, list) else [repr(told)]
+    classifies = "classifier.weight" in tensors
+    if strange:
+        problem = f"config.json: architectures: {', '.join(strange)}, whose outputs zoo does not have"
+    elif classifies and "pooler.dense.weight" not in tensors:
+        problem = "has classifier.weight and no pooler.dense.weight: it classifies each token (BertForTokenClassification) and no text"
+    elif CLASSIFIER in told and not classifies:
+        problem = f"config.json: architectures: {CLASSIFIER}, and its tensors have no classifier.weight"
+    else:
+        return classifies
+    raise CheckpointError(f"{name}: {problem}; read as another one, its numbers would be wrong\n  way out: a checkpoint of one of {', '.join(ARCHITECTURES)}")
+
+
+def classes_of(config: dict[str, Any], count: int, name: str) -> ClassCodec:
+    """Raises:
+    CheckpointError: for a head that gives no classes.
+    """
+    kind = config.get("problem_type")
+    if count < 2 or kind not in (None, SINGLE, MULTI):
+        raise CheckpointError(
+            f"{name}: its head gives {count} numbers, for problem_type={kind!r}; zoo reads classifiers of 2 classes or more ({SINGLE}, {MULTI}) and encoders"
+        )
+    return ClassCodec(name="label", labels=labels_of(config, count, name), labelling=Labelling.MULTI if kind == MULTI else Labelling.SINGLE)
+
+
+def pooling_of(snapshot: Snapshot) -> SentencePooling:
+    """How sentence-transformers pools it; the mean where its files are not there.
+
+    Raises:
+        CheckpointError: for modules and poolings that zoo does not have.
+    """
+    folder = _pooling_folder(snapshot)
+    if folder is None:
+        return SentencePooling.MEAN
+    told = snapshot.optional(f"{folder}/config.json")
+    modes = told.get("pooling_mode", [key.removeprefix("pooling_mode_") for key, value in told.items() if key.startswith("pooling_mode_") and value])
+    names = list(map(str, modes)) if isinstance(modes, list) else [str(modes)]
+    if len(names) != 1 or names[0] not in POOLINGS:
+        raise CheckpointError(
+            f"{snapshot.name}: {folder}/config.json: pools by {' and '.join(names) or 'nothing that it says'}, where exactly one is needed of "
+            f"{', '.join(POOLINGS)}; other vectors would come out\n  way out: a checkpoint that pools so"
+        )
+    return POOLINGS[names[0]]
+
+
+def _pooling_folder(snapshot: Snapshot) -> str | None:
+    """By modules.json; the usual one where only that is there, None for an encoder that sentence-transformers has not made."""
+    modules, usual = snapshot.rows("modules.json"), "1_Pooling"
+    if modules is None:
+        return usual if (snapshot.folder / usual / "config.json").is_file() else None
+    types = [str(module.get("type")) for module in modules]
+    kinds = tuple(kind.rpartition(".")[2] for kind in types)
+    if strange := [kind for kind, last in zip(types, kinds, strict=True) if last not in MODULES or not kind.startswith("sentence_transformers.")]:
+        raise CheckpointError(
+            f"{snapshot.name}: modules.json: {strange[0]}: zoo has {', '.join(MODULES)} of sentence_transformers; without it other vectors would come out\n"
+            "  way out: a checkpoint without this module"
+        )
+    paths = [str(module.get("path")) for module in modules]
+    if kinds not in (MODULES, MODULES[:2]) or paths[0] or not inside(paths[1]):
+        raise CheckpointError(
+            f"{snapshot.name}: modules.json: {' -> '.join(f'{kind} in {path!r}' for kind, path in zip(kinds, paths, strict=True))}, where "
+            "Transformer in '' -> Pooling in a folder (-> Normalize) is needed; other vectors would come out"
+        )
+    return paths[1]
 
 
 def encoder_node(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -202,17 +279,28 @@ def tokenizer_of(snapshot: Snapshot) -> WordPieceTokenizer:
     file = snapshot.folder / "vocab.txt"
     if not file.is_file():
         raise CheckpointError(f"{snapshot.name}: has neither tokenizer.json nor vocab.txt")
+    told = snapshot.optional("tokenizer_config.json")
+    lowercase, accents, chinese = told.get("do_lower_case", True), told.get("strip_accents"), told.get("tokenize_chinese_chars", True)
+    if not all(isinstance(value, bool) for value in (lowercase, chinese)) or not isinstance(accents, bool | None):
+        given = f"do_lower_case={lowercase!r}, tokenize_chinese_chars={chinese!r}, strip_accents={accents!r}"
+        raise CheckpointError(f"{snapshot.name}: tokenizer_config.json: {given}: true or false is needed (strip_accents: or null)")
     vocabulary = {token: place for place, token in enumerate(read_text(file).splitlines())}
-    if lacking := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]:
+    if lacking := [token for token in SPECIAL.values() if token not in vocabulary]:
         raise CheckpointError(f"{snapshot.name}: vocab.txt lacks {', '.join(lacking)}")
-    return WordPieceTokenizer.of_vocabulary(vocabulary, lowercase=bool(snapshot.optional("tokenizer_config.json").get("do_lower_case", True)))
+    return WordPieceTokenizer.of_vocabulary(vocabulary, lowercase=lowercase, strip_accents=accents, split_chinese=chinese)
 
 
 def _max_length(snapshot: Snapshot) -> int:
-    """Tokens at most: the positions that there are, or what sentence-transformers cuts to."""
+    """Tokens at most: the positions that there are, or what sentence-transformers cuts to, or else the tokenizer."""
     positions: int = snapshot.config["max_position_embeddings"]
-    told = snapshot.optional("sentence_bert_config.json").get("max_seq_length")
-    return min(positions, told) if isinstance(told, int) and told >= 3 else positions
+    for file, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        told = snapshot.optional(file).get(key)
+        if told is None:
+            continue
+        if not isinstance(told, int | float) or told < 3:  # transformers writes 1e30 where there is no limit
+            raise CheckpointError(f"{snapshot.name}: {file}: {key} is {json.dumps(told)}, where 3 tokens or more are needed")
+        return int(min(positions, told))
+    return positions
 
 
 def _modern(key: str) -> str:
@@ -237,6 +325,9 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
             wrong.append("BERT classifies what its pooler makes of position 0: model.encoder.pooler=first and model.head.pooling=auto are needed")
         if head["name"] == "embedding" and head["dim"]:
             wrong.append("BERT has no layer after its encoder: model.head.dim=0 is needed")
+        if head["name"] == "embedding" and (head["pooling"] not in POOLINGS and (head["pooling"] != "auto" or encoder["pooler"] == "first")):
+            given = f"model.head.pooling is {head['pooling']}" + (" (of what model.encoder.pooler=first makes)" if head["pooling"] == "auto" else "")
+            wrong.append(f"{given}, where mean, cls or max is needed: sentence-transformers has no other of zoo's")
     if wrong:
         raise CheckpointError("the model has no place in BERT's layout:\n  " + "\n  ".join(wrong))
 
@@ -262,18 +353,47 @@ def foreign_config(encoder: dict[str, Any], vocabulary: int, positions: int, pad
     }
 
 
-def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], codec: TextCodec) -> None:
+def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], tokenizer: WordPieceTokenizer, max_length: int) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / "config.json", config)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    codec.tokenizer.save(folder)
-    told = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": codec.max_length,
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(told | {"sep_token": "[SEP]", "mask_token": "[MASK]"}, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(folder)
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length} | SPECIAL | tokenizer.for_transformers()
+    _write_json(folder / "tokenizer_config.json", told)
+
+
+def tokenizer_and_length(loaded: "LoadedBundle") -> tuple[WordPieceTokenizer, int]:
+    """Of a model whose tokens are BERT's; the length is in tokens.
+
+    Raises:
+        CheckpointError: for other inputs, and for tokenizers whose special tokens are not those that the layout names.
+    """
+    codec = loaded.processor.inputs[loaded.bundle.input.name]
+    kind = codec.tokenizer.kind if isinstance(codec, TextCodec) else codec.kind
+    if not isinstance(codec, TextCodec) or not isinstance(codec.tokenizer, WordPieceTokenizer):
+        problem = f"its input is cut by {kind}, where a text and the tokenizer wordpiece are needed"
+    elif lacking := [token for token in SPECIAL.values() if codec.tokenizer.library.token_to_id(token) is None]:
+        problem = f"its tokenizer has no {', '.join(lacking)}"
+    else:
+        return codec.tokenizer, codec.max_length
+    raise CheckpointError(
+        f"the model has no place in BERT's layout: {problem}; transformers would cut texts in another way than the model was trained with\n"
+        "  way out 1: keep it as a bundle of zoo's: `zoo export MODEL --to DIR` without --as\n  way out 2: train it with data/tokenizer=wordpiece"
+    )
+
+
+def write_sentence_encoder(folder: Path, pooling: str, dim: int, max_length: int) -> None:
+    """What sentence-transformers keeps beside a BERT: the modules that a vector passes through, and where a text is cut."""
+    paths = ("", *(f"{place}_{kind}" for place, kind in enumerate(MODULES) if place))
+    rows = enumerate(zip(MODULES, paths, strict=True))
+    _write_json(folder / "modules.json", [{"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (kind, path) in rows])
+    modes = {f"pooling_mode_{key}": POOLINGS[key] == pooling for key in ("cls_token", "mean_tokens", "max_tokens")}
+    (folder / paths[1]).mkdir()
+    _write_json(folder / paths[1] / "config.json", {"word_embedding_dimension": dim} | modes)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+
+
+def _write_json(file: Path, tree: Any) -> None:
+    file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")

@@ -51,9 +51,13 @@ class EfficientNetConverter:
     def write(self, loaded: "LoadedBundle", folder: Path) -> None:
         import torch
 
-        encoder = loaded.bundle.config["model"]["encoder"]
-        if encoder["name"] != "timm" or "efficientnet" not in encoder["model"] or "head.classifier.weight" not in loaded.model.state_dict():
-            raise CheckpointError(f"the model has no place in this layout: a classifier with timm's EfficientNet is needed, this is {encoder['name']}")
+        model = loaded.bundle.config["model"]
+        names, encoder = [model[part]["name"] for part in ("encoder", "decoder", "head")], model["encoder"]
+        if names != ["timm", "none", "classification"] or "efficientnet" not in encoder["model"] or encoder["output"] != "pooled":
+            raise CheckpointError(
+                f"the model has no place in this layout: it is {' -> '.join(names)}, where timm (of an EfficientNet) -> none -> classification is needed\n"
+                "  way out: zoo export without --as, a bundle of zoo's"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(write_all(rules(encoder["model"]), loaded.model.state_dict()), folder / "pytorch_model.bin")  # this layout has always been a pickle
 

@@ -16,6 +16,8 @@ from zoo.errors import CheckpointError, near
 from zoo.layers.attention import stack_heads
 
 State = dict[str, Tensor]
+MAX_DEPTH = 1000
+"""Blocks; the table of a config that asks for 2**50 would never be finished."""
 
 
 class Rule(Protocol):
@@ -119,7 +121,13 @@ def stacked(our: str, parts: Sequence[str], heads: int, *kinds: str) -> list[Sta
 
 
 def blocks(depth: int, rules: Iterable[Rule]) -> list[Rule]:
-    """The rules of one block for each of them."""
+    """The rules of one block for each of them.
+
+    Raises:
+        CheckpointError: for more blocks than any network has.
+    """
+    if depth > MAX_DEPTH:
+        raise CheckpointError(f"its config asks for {depth:.4g} blocks, and zoo reads up to {MAX_DEPTH}: no such network is known, the config is damaged")
     rules = list(rules)
     return [rule.at(place) for place in range(depth) for rule in rules]
 
@@ -127,15 +135,26 @@ def blocks(depth: int, rules: Iterable[Rule]) -> list[Rule]:
 def patches(our: str, their: str, size: int) -> list[One]:
     """A convolution with kernel and stride P as a linear map of pixels, D C P P and D (C P P)."""
 
+    def to_ours(weight: Tensor) -> Tensor:
+        if weight.dim() != 4 or weight.shape[2:] != (size, size):
+            raise ValueError(f"kernels of shape [D, C, {size}, {size}] are needed")
+        return weight.flatten(1)
+
     def to_theirs(weight: Tensor) -> Tensor:
         return rearrange(weight, "d (c p q) -> d c p q", p=size, q=size)
 
-    return [One(f"{our}.weight", f"{their}.weight", lambda weight: weight.flatten(1), to_theirs), One(f"{our}.bias", f"{their}.bias")]
+    return [One(f"{our}.weight", f"{their}.weight", to_ours, to_theirs), One(f"{our}.bias", f"{their}.bias")]
 
 
 def squeezed(our: str, their: str) -> One:
     """A table N D that the foreign layout keeps as 1 N D."""
-    return One(our, their, lambda table: table[0], lambda table: table[None])
+
+    def to_ours(table: Tensor) -> Tensor:
+        if table.dim() != 3 or table.shape[0] != 1:
+            raise ValueError("a table of shape [1, N, D] is needed")
+        return table[0]
+
+    return One(our, their, to_ours, lambda table: table[None])
 
 
 def read_all(rules: Sequence[Rule], tensors: Mapping[str, Tensor], *, unused: Mapping[str, str], where: Any) -> tuple[State, dict[str, str]]:
@@ -151,7 +170,7 @@ def read_all(rules: Sequence[Rule], tensors: Mapping[str, Tensor], *, unused: Ma
         The state, and what became of every foreign tensor: the name of zoo's, or why it is not used.
 
     Raises:
-        CheckpointError: naming every tensor that is missing, or that nothing takes.
+        CheckpointError: naming every tensor that is missing, or that nothing takes; or those whose shapes do not go together.
     """
     state: State = {}
     report: dict[str, str] = {}
@@ -160,7 +179,7 @@ def read_all(rules: Sequence[Rule], tensors: Mapping[str, Tensor], *, unused: Ma
         if absent := [name for name in rule.theirs if name not in tensors]:
             missing += absent
             continue
-        state |= rule.read(tensors)
+        state |= _read(rule, tensors, where)
         report |= dict.fromkeys(rule.theirs, ", ".join(rule.ours))
     left = [name for name in tensors if name not in report]
     for name in left:
@@ -174,6 +193,14 @@ def read_all(rules: Sequence[Rule], tensors: Mapping[str, Tensor], *, unused: Ma
         more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
         raise CheckpointError(f"{where}: {len(lines)} tensors are not those of the architecture that its config describes\n" + "\n".join(lines[:20]) + more)
     return state, report
+
+
+def _read(rule: Rule, tensors: Mapping[str, Tensor], where: Any) -> State:
+    try:
+        return rule.read(tensors)
+    except Exception as error:  # torch's and einops' own, for shapes that a file is free to have
+        given = ", ".join(f"{name} {list(tensors[name].shape)}" for name in rule.theirs)
+        raise CheckpointError(f"{where}: {given}: no {', '.join(rule.ours)} can be made of that: {' '.join(str(error).split())[:200]}") from error
 
 
 def write_all(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> State:

@@ -1,6 +1,7 @@
 """The files of a foreign checkpoint: its config as plain data, and its tensors."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import CheckpointError
-from zoo.hub.files import read_plain_json
+from zoo.hub.files import read_plain_json, read_text
 from zoo.hub.uri import inside
 from zoo.hub.weights import read_header
 from zoo.training.tensors import read_tensors
@@ -44,6 +45,26 @@ class Snapshot:
         """Another JSON file; empty where there is none."""
         file = self.folder / name
         return plain_config(file, self.name) if file.is_file() else {}
+
+    def rows(self, name: str) -> list[dict[str, Any]] | None:
+        """A JSON file that is a list of mappings; None where there is none.
+
+        Raises:
+            CheckpointError: where it is something else.
+        """
+        file = self.folder / name
+        if not file.is_file():
+            return None
+        try:
+            rows = json.loads(read_text(file))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{self.name}: {name}: not JSON: {error}") from error
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise CheckpointError(f"{self.name}: {name}: a list of mappings is needed")
+        _refuse_code(rows, self.name, name)
+        return rows
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -88,12 +109,16 @@ def plain_config(file: Path, name: str) -> dict[str, Any]:
         CheckpointError: for keys that ask for code, at any depth.
     """
     tree = read_plain_json(file)
+    _refuse_code(tree, name, file.name)
+    return tree
+
+
+def _refuse_code(tree: Any, name: str, file: str) -> None:
     if (path := _asks_for_code(tree, "")) is not None:
         raise CheckpointError(
-            f"{name}: {file.name}: {path} asks for code that comes with the checkpoint, which zoo never runs: its numbers would be others without it; refused\n"
+            f"{name}: {file}: {path} asks for code that comes with the checkpoint, which zoo never runs: its numbers would be others without it; refused\n"
             "  way out: a checkpoint of an architecture that zoo has (`zoo list converter`)"
         )
-    return tree
 
 
 def _asks_for_code(value: Any, path: str) -> str | None:
@@ -135,9 +160,17 @@ def labels_of(config: Mapping[str, Any], count: int, name: str) -> tuple[str, ..
         CheckpointError: where they are not as many as the outputs.
     """
     told = config.get("id2label")
-    if not told:
+    if told is None or told == {}:
         return tuple(f"LABEL_{place}" for place in range(count))
-    labels = [str(told.get(str(place))) for place in range(count)] if isinstance(told, dict) and len(told) == count else []
-    if not labels or "None" in labels or len(set(labels)) != count:
-        raise CheckpointError(f"{name}: config.json: id2label has to name {count} different outputs, 0 to {count - 1}")
-    return tuple(labels)
+    labels = [told.get(str(place)) for place in range(count)] if isinstance(told, dict) else []
+    if not isinstance(told, dict) or len(told) != count or not all(isinstance(label, str | int | float) for label in labels):
+        given = f"has {len(told)} entries" if isinstance(told, dict) else f"is {json.dumps(told)[:80]}"
+        raise CheckpointError(f"{name}: config.json: id2label {given}, where names of {count} outputs, 0 to {count - 1}, are needed")
+    return tuple(different([str(label) for label in labels]))
+
+
+def different(labels: list[str]) -> list[str]:
+    """Labels, numbered where several are called the same (ImageNet has two cranes)."""
+    count = Counter(labels)
+    numbered = [label if count[label] == 1 else f"{label} ({place})" for place, label in enumerate(labels)]
+    return numbered if len(set(numbered)) == len(numbered) else different(numbered)  # one may have been called "crane (134)" before

@@ -5,11 +5,12 @@ A plain Vision Transformer becomes zoo's own; every other architecture stays tim
 Letters: C classes.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.data.codecs.image import Filter, Fit, ImageCodec
 from zoo.data.codecs.label import ClassCodec
@@ -19,6 +20,7 @@ from zoo.errors import CheckpointError
 from zoo.hub.convert.base import Foreign
 from zoo.hub.convert.names import One, Rule, blocks, layer, patches, read_all, squeezed, stacked, write_all
 from zoo.hub.convert.snapshot import Snapshot
+from zoo.hub.convert.timm_network import arithmetic, built, classifier_of, pooling_of, why_no_plain_vit
 from zoo.registry import CONVERTERS
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
     from zoo.hub.bundle import LoadedBundle
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-"""Of the widths that timm's own ViTs have; their tensors do not tell."""
+PLAIN = "vit_base_patch16_224"
+"""The architecture that a ViT of zoo's is written as: its sizes all follow from model_args."""
 
 
 class As(StrEnum):
@@ -57,33 +59,27 @@ class TimmConverter:
         if not isinstance(model, str):
             raise CheckpointError(f"{snapshot.name}: no config.json says which architecture it is\n  way out: the converter's option model=NAME")
         prepared = {**default_cfg(model), **(config.get("pretrained_cfg") or {})}
-        tensors = snapshot.tensors
-        plain = why_no_plain_vit(model, tensors) is None
-        if self.encoder is As.VIT and not plain:
-            raise CheckpointError(f"{snapshot.name}: {why_no_plain_vit(model, tensors)}\n  way out: the converter's option encoder=timm")
-        own = plain and self.encoder is not As.TIMM
-        if own:
-            encoder, found = vit_node(tensors, config, snapshot.name)
-            classifier = "head" if "head.weight" in tensors else None
-            state, report = read_all(found, tensors, unused={}, where=snapshot.name)
+        codec, tensors = image_codec(prepared, snapshot.name), snapshot.tensors
+        arguments = arguments_of(config, model, codec, snapshot.name)
+        network = built(model, arguments, classes=2, where=snapshot.name)
+        classifier = classifier_of(network)
+        if classifier is None or f"{classifier}.weight" not in tensors:
+            network, classifier = built(model, arguments, classes=0, where=snapshot.name), None
+        why = why_no_plain_vit(network)
+        if self.encoder is As.VIT and why is not None:
+            raise CheckpointError(f"{snapshot.name}: {model}: {why}, which zoo's vit has not\n  way out: the converter's option encoder=timm")
+        if why is None and self.encoder is not As.TIMM:
+            encoder = vit_node(network, arguments.get("init_values"))
+            found = vit_rules(encoder, classifies=classifier is not None)
         else:
-            encoder = {"name": "timm", "model": model}
-            classifier = _classifier(prepared, tensors)
-            state = {f"encoder.model.{key}": value for key, value in tensors.items() if classifier is None or not key.startswith(f"{classifier}.")}
-            if classifier is not None:
-                state |= {
-                    f"head.classifier.{kind}": tensors[f"{classifier}.{kind}"].flatten(1) if kind == "weight" else tensors[f"{classifier}.{kind}"]
-                    for kind in ("weight", "bias")
-                }
-            report = {key: f"encoder.model.{key}" for key in tensors} | (
-                {f"{classifier}.{kind}": f"head.classifier.{kind}" for kind in ("weight", "bias")} if classifier else {}
-            )
+            refuse_lost_arguments(model, arguments, codec, snapshot.name)
+            encoder, found = {"name": "timm", "model": model}, timm_rules(network, classifier)
+        state, report = read_all(found, tensors, unused={}, where=snapshot.name)
         target: Any = PairCodec(name="pair")
         head: dict[str, Any] = {"name": "embedding"}
         if classifier is not None:
             count = state["head.classifier.weight"].shape[0]
             target, head = ClassCodec(name="label", labels=label_names(config, count, snapshot.name, self.labels)), {"name": "classification"}
-        codec = image_codec(prepared, snapshot.name)
         floats = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         return Foreign(Processor({"image": codec}, {target.spec.name: target}), {"encoder": encoder, "head": head}, floats, report)
 
@@ -93,36 +89,22 @@ class TimmConverter:
         from safetensors.torch import save_file
 
         model = loaded.bundle.config["model"]
-        encoder, head = model["encoder"], model["head"]
+        encoder = model["encoder"]
+        refuse_other_parts(model)
         codec: Any = loaded.processor.inputs[loaded.bundle.input.name]
-        classifies = head["name"] == "classification"
+        prepared = foreign_preparation(codec)
         target: Any = loaded.processor.targets[next(iter(loaded.processor.targets))]
-        if encoder["name"] == "vit":
-            tensors = write_all(vit_rules(encoder, classifies=classifies), loaded.model.state_dict())
-            name, arguments = f"vit_base_patch{encoder['patch_size']}_224", vit_arguments(encoder, codec)
-        elif encoder["name"] == "timm":
-            prepared = default_cfg(encoder["model"])
-            state = loaded.model.state_dict()
-            tensors = {key.removeprefix("encoder.model."): value.contiguous() for key, value in state.items() if key.startswith("encoder.model.")}
-            if classifies:
-                tensors |= {f"{prepared['classifier']}.{kind}": state[f"head.classifier.{kind}"] for kind in ("weight", "bias")}
-            name, arguments = encoder["model"], {}
-        else:
-            raise CheckpointError(f"the model has no place in timm's layout: its encoder is {encoder['name']}, where vit or timm is needed")
-        config = {
-            "architecture": name,
-            "num_classes": target.spec.num_classes if classifies else 0,
-            "model_args": arguments,
-            "pretrained_cfg": {
-                "input_size": [codec.channels, *codec.size],
-                "mean": list(codec.mean) * (codec.channels if len(codec.mean) == 1 else 1),
-                "std": list(codec.std) * (codec.channels if len(codec.std) == 1 else 1),
-                "interpolation": str(codec.filter),
-                "crop_pct": codec.crop,
-                "crop_mode": {Fit.CROP: "center", Fit.STRETCH: "squash", Fit.PAD: "border"}[codec.fit],
-            },
-        }
-        if classifies:
+        classes = target.spec.num_classes if model["head"]["name"] == "classification" else 0
+        own = encoder["name"] == "vit"
+        name, arguments = (PLAIN, vit_arguments(encoder, codec)) if own else (encoder["model"].partition(".")[0], of_image(encoder["model"], codec))
+        network = built(name, arguments, classes=classes, where="the model")
+        if classes and (classifier_of(network)) is None:
+            raise CheckpointError(f"the model has no place in timm's layout: {name} classifies by several layers there, and by one here")
+        rules = vit_rules(encoder, classifies=classes > 0) if own else timm_rules(network, classifier_of(network) if classes else None)
+        tensors = write_all(rules, loaded.model.state_dict())
+        refuse_other_shapes(name, network, tensors)
+        config = {"architecture": name, "num_classes": classes, "model_args": arguments, "pretrained_cfg": prepared}
+        if classes:
             config["label_names"] = list(target.spec.labels)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -150,48 +132,90 @@ def label_names(config: Mapping[str, Any], count: int, name: str, wanted: str = 
     return tuple(map(str, told))
 
 
-def why_no_plain_vit(model: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """What keeps a model of timm from being zoo's ViT; None where nothing does."""
-    if not model.startswith("vit_") or "patch_embed.proj.weight" not in tensors:
-        return f"{model} is no Vision Transformer of timm's"
-    known = ("cls_token", "pos_embed", "patch_embed.proj.", "blocks.", "norm.", "fc_norm.", "head.")
-    within = ("norm1.", "norm2.", "attn.qkv.", "attn.proj.", "mlp.fc1.", "mlp.fc2.", "ls1.gamma", "ls2.gamma")
-    for name in tensors:
-        inner = name.split(".", 2)[2] if name.startswith("blocks.") else None
-        if not name.startswith(known) or (inner is not None and not inner.startswith(within)):
-            return f"{model} has {name}, which zoo's vit has not"
-    return None if "pos_embed" in tensors else f"{model} has no trained positions"
+def of_image(model: str, codec: ImageCodec) -> dict[str, Any]:
+    """What the encoder ``timm`` tells a network of its images."""
+    fixed = {"img_size": list(codec.size)} if default_cfg(model).get("fixed_input_size") else {}
+    return {"in_chans": codec.channels, **fixed}
 
 
-def vit_node(tensors: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], list[Rule]]:
-    """zoo's encoder for a plain ViT of timm, and the names of its tensors; sizes are read off the tensors."""
+def arguments_of(config: Mapping[str, Any], model: str, codec: ImageCodec, where: str) -> dict[str, Any]:
+    """What a checkpoint's network is built with: model_args, and the pooling that stands beside them in files that timm wrote.
+
+    Raises:
+        CheckpointError: for arguments that are none.
+    """
     given = config.get("model_args") or {}
-    dim, _, patch, other = tensors["patch_embed.proj.weight"].shape
-    depth = 1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("blocks."))
-    heads = given.get("num_heads", HEADS.get(dim))
-    if not isinstance(heads, int) or patch != other:
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{where}: config.json: model_args is {given!r}, where a mapping is needed")
+    arguments = of_image(model, codec) | {name: value for name, value in given.items() if name != "num_classes"}
+    pool = config.get("global_pool")
+    if pool and "global_pool" not in given and pooling_of(built(model, arguments, classes=0, where=where)) not in (None, pool):
+        arguments["global_pool"] = pool
+    return arguments
+
+
+def refuse_lost_arguments(model: str, arguments: Mapping[str, Any], codec: ImageCodec, where: str) -> None:
+    """The encoder ``timm`` builds an architecture by its name alone, so that arguments that change its arithmetic would be lost.
+
+    Raises:
+        CheckpointError: where they do.
+    """
+    import torch
+
+    from zoo.encoders.timm import TimmModel
+
+    told = arithmetic(built(model, arguments, classes=0, where=where))
+    try:
+        with torch.device("meta"):
+            ours = arithmetic(TimmModel(image=codec.spec, model=model).model)
+    except ValueError as error:  # sizes that only the arguments make fit
+        ours = {"refused": error}
+    if ours != told:
+        given = {name: value for name, value in arguments.items() if name not in of_image(model, codec)}
         raise CheckpointError(
-            f"{name}: width {dim}, patches of {patch} x {other}: neither config.json (model_args.num_heads) nor timm's own sizes tell the heads"
+            f"{where}: config.json asks for {model} with {given or dict(arguments)}, which is neither zoo's vit nor what timm builds by that name alone: its "
+            "numbers would be others; refused\n  way out: a checkpoint whose architecture has a name of its own in timm"
         )
-    if given.get("reg_tokens") or given.get("no_embed_class") or given.get("pre_norm") or given.get("qk_norm") or given.get("act_layer"):
-        raise CheckpointError(f"{name}: config.json: model_args {given}: a variant of ViT that zoo does not have")
-    pooled = "fc_norm.weight" in tensors
-    mean = given.get("global_pool", "avg" if pooled else "token") == "avg"
-    pool = ("patches" if mean else "cls") if "cls_token" in tensors else "mean"
-    scale = tensors.get("blocks.0.ls1.gamma")
-    node = {
+
+
+def vit_node(network: Any, init_values: float | None) -> dict[str, Any]:
+    """zoo's encoder for a plain ViT of timm."""
+    block, dim = network.blocks[0], network.embed_dim
+    pooled = not isinstance(network.fc_norm, nn.Identity)
+    mean = "patches" if network.has_class_token else "mean"
+    return {
         "name": "vit",
         "dim": dim,
-        "depth": depth,
-        "heads": heads,
-        "patch_size": patch,
-        "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / dim,
-        "pool": pool,
+        "depth": len(network.blocks),
+        "heads": block.attn.num_heads,
+        "patch_size": network.patch_embed.patch_size[0],
+        "mlp_ratio": block.mlp.fc1.out_features / dim,
+        "pool": "cls" if network.global_pool == "token" else mean,
         "final_norm": "pooled" if pooled else "tokens",
-        "qkv_bias": "with" if "blocks.0.attn.qkv.bias" in tensors else "without",
-        "layer_scale": 0.0 if scale is None else float(given.get("init_values") or 1e-5),
+        "qkv_bias": "without" if block.attn.qkv.bias is None else "with",
+        "layer_scale": 0.0 if isinstance(block.ls1, nn.Identity) else float(init_values or 1e-5),
+        "norm_eps": float(block.norm1.eps),
     }
-    return node, vit_rules(node, classifies="head.weight" in tensors)
+
+
+def timm_rules(network: nn.Module, classifier: str | None) -> list[Rule]:
+    """Names of the tensors of the encoder ``timm``, and timm's. Some of its classifiers are convolutions of one pixel, and zoo's are linear."""
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    found: list[Rule] = []
+    for name in shapes:
+        if classifier is None or not name.startswith(f"{classifier}."):
+            found.append(One(f"encoder.model.{name}", name))
+    for kind in ("weight", "bias") if classifier is not None else ():
+        ones = (1,) * (len(shapes.get(f"{classifier}.{kind}", ())) - (2 if kind == "weight" else 1))
+        found.append(
+            One(
+                f"head.classifier.{kind}",
+                f"{classifier}.{kind}",
+                lambda value: value.flatten(1) if value.dim() > 1 else value,
+                lambda value, ones=ones: value.reshape(*value.shape, *ones),  # type: ignore[misc]
+            )
+        )
+    return found
 
 
 def vit_rules(encoder: Mapping[str, Any], *, classifies: bool) -> list[Rule]:
@@ -229,6 +253,10 @@ def vit_arguments(encoder: Mapping[str, Any], codec: ImageCodec) -> dict[str, An
     needed = {"placement": "pre", "activation": "gelu", "norm_eps": 1e-6}
     if wrong := [f"model.encoder.{key} is {encoder[key]}, where {value} is needed" for key, value in needed.items() if encoder[key] != value]:
         raise CheckpointError("the model has no place in timm's layout:\n  " + "\n  ".join(wrong))
+    hidden = round(encoder["mlp_ratio"] * encoder["dim"])
+    ratio = hidden / encoder["dim"]
+    while int(encoder["dim"] * ratio) < hidden:  # timm cuts off where zoo rounds
+        ratio = math.nextafter(ratio, math.inf)
     return {
         "img_size": list(codec.size),
         "patch_size": encoder["patch_size"],
@@ -236,13 +264,44 @@ def vit_arguments(encoder: Mapping[str, Any], codec: ImageCodec) -> dict[str, An
         "embed_dim": encoder["dim"],
         "depth": encoder["depth"],
         "num_heads": encoder["heads"],
-        "mlp_ratio": encoder["mlp_ratio"],
+        "mlp_ratio": ratio,
         "qkv_bias": encoder["qkv_bias"] == "with",
         "global_pool": "token" if encoder["pool"] == "cls" else "avg",
         "class_token": encoder["pool"] != "mean",
         "fc_norm": encoder["final_norm"] == "pooled",
         "init_values": encoder["layer_scale"] or None,
     }
+
+
+def refuse_other_parts(model: Mapping[str, Any]) -> None:
+    """Raises:
+    CheckpointError: for a model with parts that timm's layout has no place for; says every difference.
+    """
+    encoder, decoder, head = model["encoder"], model["decoder"], model["head"]
+    wrong = []
+    if encoder["name"] not in ("vit", "timm") or decoder["name"] != "none" or head["name"] not in ("classification", "embedding"):
+        wrong.append(f"it is {encoder['name']} -> {decoder['name']} -> {head['name']}, where vit or timm -> none -> classification or embedding is needed")
+    else:
+        own = encoder["pool"] if encoder["name"] == "vit" and encoder["final_norm"] == "tokens" and encoder["pool"] != "patches" else "auto"
+        if head["pooling"] not in ("auto", own):
+            wrong.append(f"model.head.pooling is {head['pooling']}, where auto, the encoder's own pooling, is needed: timm pools in no other way")
+        if head.get("dim"):
+            wrong.append(f"model.head.dim is {head['dim']}, where 0 is needed: timm has no layer after the pooling")
+        if encoder.get("output", "pooled") != "pooled":
+            wrong.append(f"model.encoder.output is {encoder['output']}, where pooled is needed")
+    if wrong:
+        raise CheckpointError("the model has no place in timm's layout:\n  " + "\n  ".join(wrong) + "\n  way out: zoo export without --as, a bundle of zoo's")
+
+
+def refuse_other_shapes(name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raises:
+    CheckpointError: where timm's network would not load the tensors, whole.
+    """
+    wanted = {key: list(value.shape) for key, value in network.state_dict().items()}
+    found = {key: list(value.shape) for key, value in tensors.items()}
+    if wrong := sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)):
+        lines = [f"  {key}: {found.get(key, 'missing')} here, {wanted.get(key, 'missing')} there" for key in wrong[:8]]
+        raise CheckpointError(f"the model has no place in timm's layout: {len(wrong)} tensors are not those of {name}\n" + "\n".join(lines))
 
 
 def image_codec(prepared: Mapping[str, Any], name: str) -> ImageCodec:
@@ -252,13 +311,37 @@ def image_codec(prepared: Mapping[str, Any], name: str) -> ImageCodec:
         CheckpointError: for a step that zoo does not have.
     """
     channels, height, width = prepared.get("input_size", (3, 224, 224))
-    fit = {"center": Fit.CROP, "squash": Fit.STRETCH, "border": Fit.PAD}.get(str(prepared.get("crop_mode") or "center"))
-    kind = str(prepared.get("interpolation") or "bicubic")
+    mode, kind = str(prepared.get("crop_mode") or "center"), str(prepared.get("interpolation") or "bicubic")
+    fit = {"center": Fit.CROP, "squash": Fit.STRETCH}.get(mode)
     if fit is None or kind not in list(Filter):
-        raise CheckpointError(f"{name}: crop_mode={prepared.get('crop_mode')!r}, interpolation={kind!r}: how its images are prepared is not known here")
+        raise CheckpointError(
+            f"{name}: crop_mode={mode!r}, interpolation={kind!r}: zoo prepares images by center or squash, {' or '.join(Filter)}; by others every answer would "
+            "be a little wrong\n  way out: a checkpoint whose pretrained_cfg has one of these (border pads with the mean colour, which zoo does not)"
+        )
     mean, std = (tuple(map(float, prepared.get(key) or (0.5,))) for key in ("mean", "std"))
-    crop = float(prepared.get("crop_pct") or 0.875) if fit is Fit.CROP else 1.0
+    crop = float(prepared.get("crop_pct") or 0.875)
     return ImageCodec(name="image", channels=channels, size=(height, width), mean=mean, std=std, fit=fit, filter=Filter(kind), crop=crop)
+
+
+def foreign_preparation(codec: ImageCodec) -> dict[str, Any]:
+    """pretrained_cfg.
+
+    Raises:
+        CheckpointError: for a fit that timm does otherwise.
+    """
+    if codec.fit is Fit.PAD:
+        raise CheckpointError(
+            "the images have fit=pad, on black; timm's border pads with the mean colour, so that its answers would be others\n"
+            "  way out: a model of fit=crop or fit=stretch, or zoo export without --as"
+        )
+    return {
+        "input_size": [codec.channels, *codec.size],
+        "mean": list(codec.mean) * (codec.channels if len(codec.mean) == 1 else 1),
+        "std": list(codec.std) * (codec.channels if len(codec.std) == 1 else 1),
+        "interpolation": str(codec.filter),
+        "crop_pct": codec.crop,
+        "crop_mode": {Fit.CROP: "center", Fit.STRETCH: "squash"}[codec.fit],
+    }
 
 
 def default_cfg(model: str) -> dict[str, Any]:
@@ -267,11 +350,6 @@ def default_cfg(model: str) -> dict[str, Any]:
 
     found = timm.get_pretrained_cfg(model, allow_unregistered=True)
     return dict(found.to_dict()) if found is not None else {}
-
-
-def _classifier(prepared: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
-    name = prepared.get("classifier")
-    return name if isinstance(name, str) and f"{name}.weight" in tensors and f"{name}.bias" in tensors else None
 
 
 def _different(labels: list[str], others: list[str]) -> list[str]:

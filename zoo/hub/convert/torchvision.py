@@ -44,10 +44,14 @@ class TorchvisionConverter:
     def write(self, loaded: "LoadedBundle", folder: Path) -> None:
         from safetensors.torch import save_file
 
-        encoder = loaded.bundle.config["model"]["encoder"]
+        model = loaded.bundle.config["model"]
+        names, encoder = [model[part]["name"] for part in ("encoder", "decoder", "head")], model["encoder"]
         state = loaded.model.state_dict()
-        if encoder["name"] != "torchvision" or "head.classifier.weight" not in state:
-            raise CheckpointError(f"the model has no place in torchvision's layout: a classifier of its own is needed, this is {encoder['name']}")
+        if names != ["torchvision", "none", "classification"]:
+            raise CheckpointError(
+                f"the model has no place in torchvision's layout: it is {' -> '.join(names)}, where torchvision -> none -> classification is needed\n"
+                "  way out: zoo export without --as, a bundle of zoo's"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         save_file(write_all(rules(encoder["model"]), state), folder / "model.safetensors", metadata={"format": "pt"})
 

@@ -63,6 +63,7 @@ class VitConverter:
         classifies = head["name"] == "classification"
         refuse_other_architectures(encoder, head, model["decoder"])
         codec: Any = loaded.processor.inputs[loaded.bundle.input.name]
+        preprocessor = foreign_processor(codec)
         tensors = write_all(rules(encoder, classifies=classifies), loaded.model.state_dict())
         height, width = codec.size
         config = {
@@ -92,7 +93,7 @@ class VitConverter:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / "preprocessor_config.json").write_text(json.dumps(foreign_processor(codec), indent=2) + "\n", encoding="utf-8")
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
 
 
 def encoder_node(config: dict[str, Any], name: str) -> tuple[dict[str, Any], int, int]:
@@ -178,8 +179,12 @@ def image_codec(snapshot: Snapshot, channels: int, size: tuple[int, int]) -> Ima
 
 def foreign_processor(codec: ImageCodec) -> dict[str, Any]:
     """preprocessor_config.json."""
-    if codec.fit is not Fit.STRETCH and codec.size[0] != codec.size[1]:
-        raise CheckpointError("ViT's preprocessing has no frame that is not square")
+    if codec.fit is not Fit.STRETCH or codec.crop != 1:
+        raise CheckpointError(
+            f"the images have fit={codec.fit}, crop={codec.crop:g}; ViT's preprocessor stretches every image to its frame and cuts nothing off, so that its "
+            "answers would be others\n  way out 1: a model trained with the data's fit=stretch, crop=1\n"
+            "  way out 2: --as timm, whose preprocessor crops\n  way out 3: zoo export without --as"
+        )
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_normalize": True,
@@ -207,6 +212,8 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
             wrong.append(f"model.encoder.activation is {encoder['activation']}, where one of {', '.join(ACTIVATIONS)} is needed")
         if head["name"] == "classification" and (head["pooling"] not in ("auto", "cls") or encoder["pooler"] != "none"):
             wrong.append("ViT classifies by its first token: model.head.pooling=auto and model.encoder.pooler=none are needed")
+        if head["name"] == "embedding" and head["pooling"] != "cls" and (head["pooling"] != "auto" or encoder["pooler"] != "none"):
+            wrong.append(f"model.head.pooling is {head['pooling']}, where cls, the token whose vector ViTModel gives, is needed")
     if wrong:
         raise CheckpointError("the model has no place in ViT's layout:\n  " + "\n  ".join(wrong))
 
