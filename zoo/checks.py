@@ -242,7 +242,7 @@ def check_init_prefixes(config: RunConfig, model: "Model") -> None:
     for theirs, ours in config.run.init_rename.items():
         check_prefix(f"init_rename.{theirs}", ours, names)
     if config.run.init_fit:
-        from zoo.training.fit import fits_of
+        from zoo.hub.fit import fits_of
 
         able = fits_of(model)
         for place, prefix in enumerate(config.run.init_fit):

@@ -29,6 +29,8 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "token": frozenset(),  # its vocabulary is the text's
 }
 """Keys of a codec's state that say what a model's rows and outputs stand for; files of a codec do so too."""
+OF_THE_INPUTS = ("item", "token")
+"""Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens."""
 SHOWN = 60
 
 

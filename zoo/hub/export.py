@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ZooError
 from zoo.hub.bundle import CONFIG, WEIGHTS, write_bundle
+from zoo.hub.cache import SOURCE
 from zoo.training.logging import LOG_FILE, as_number, read_rows
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def export_bundle(model: str, to: Path) -> Exported:
         raise ZooError(f"{to}: lies in the bundle that is to be copied, {source}; nothing was written\n  way out: another folder for --to")
     with published(to) as fresh:
         # Contents alone: a cache keeps its files read-only, and what is in a user's folder is the user's to change.
-        shutil.copytree(source, fresh / "copy", copy_function=shutil.copyfile)
+        shutil.copytree(source, fresh / "copy", copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(SOURCE))
         for path in sorted((fresh / "copy").iterdir()):
             path.rename(fresh / path.name)
         (fresh / "copy").rmdir()

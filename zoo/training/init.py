@@ -9,24 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.agreement import FOLDER, Difference, codec_differences, ways_to_keep
-from zoo.data.base import InputCodec, TargetCodec
+from zoo.data.agreement import FOLDER, OF_THE_INPUTS, Difference, codec_differences, ways_to_keep
 from zoo.data.processor import Processor
 from zoo.errors import CheckpointError, ConfigError
+from zoo.hub.fit import Meaning, counterpart, fits_of, fitted, meaning, rows_declared
 from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header, renamed
 from zoo.layers.fits import Fit
 from zoo.model import Model
 from zoo.prefixes import check_prefix, longest, under
 from zoo.training.checkpoint import open_checkpoint
-from zoo.training.fit import Meaning, fits_of, fitted, rows_declared
 from zoo.training.marker import MARKER
 from zoo.training.published import find_checkpoint, published_weights
 from zoo.training.store import store_of
 from zoo.training.tensors import read_tensors
 
-OF_THE_INPUTS = ("item", "token")
-"""Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens."""
 MANY = 8
 """Layers that a way out names one by one."""
 
@@ -81,7 +78,7 @@ def init_weights(
         skip: prefixes of names, at dots: ``head`` covers ``head.linear.weight``.
         data: codecs of the data that the model will be trained on.
         rename: prefixes of the source's names, and what the model calls them; with any, the source's other tensors are left out.
-        fit: prefixes of names whose sizes or entries may differ (``zoo.training.fit``).
+        fit: prefixes of names whose sizes or entries may differ (``zoo.hub.fit``).
 
     Raises:
         CheckpointError: naming every tensor that is missing, not known or of another shape, outside the skipped prefixes; or whose rows
@@ -175,27 +172,6 @@ def renamed_tensors(found: dict[str, Tensor], rename: Mapping[str, str], file: s
     return tensors, names, left
 
 
-def meaning(processor: Processor | None, model: Model) -> Meaning:
-    """What rows of the model's parameters stand for in data of this processor."""
-    if processor is None:
-        return Meaning()
-    head: Any = model.head
-    vocabulary = labels = size = None
-    for name, codec in processor.inputs.items():
-        given: Any = codec
-        if name in model.inputs or len(processor.inputs) == 1:
-            if codec.kind == "text" and hasattr(given.tokenizer, "library"):
-                vocabulary = given.tokenizer.library.get_vocab()
-            elif codec.kind == "image":
-                size = given.size
-    target: Any = counterpart(processor.targets[head.target.name], head.target.name, processor.targets) if head.target.name in processor.targets else None
-    if target is None and len(processor.targets) == 1:
-        target = next(iter(processor.targets.values()))
-    if target is not None and target.kind == "class":
-        labels = target.spec.labels
-    return Meaning(vocabulary=vocabulary, labels=labels, size=size)
-
-
 def published(path: Path) -> tuple[str, dict[str, Tensor]]:
     """The weights that a bundle, a run's directory, a checkpoint or a file publishes, and where they were read: averaged ones where there
     are any, the best where it is known.
@@ -274,12 +250,6 @@ def ways_to_fit(model: Model, names: list[str], fit: Sequence[str], before: Mean
     if any(name not in able or None in known.get(able[name][1], (None,)) for name in names):
         return []
     return [f"let rows follow what they stand for: init_fit=[{','.join(dict.fromkeys([*fit, *names]))}]"]
-
-
-def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str, Any]) -> Any:
-    """The codec of the source that stands where ``codec`` does: of its kind, by its name, or the only one."""
-    fitting = {other: known for other, known in others.items() if known.kind == codec.kind}
-    return fitting.get(name) or (next(iter(fitting.values())) if len(fitting) == 1 else None)
 
 
 def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor, wanted: list[str]) -> list[str]:

@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.data.base import InputCodec, TargetCodec
+from zoo.data.processor import Processor
 from zoo.errors import CheckpointError
 from zoo.layers.fits import Fit
+from zoo.model import Model
 from zoo.prefixes import under
 
 ROWS = frozenset({Fit.VOCABULARY, Fit.LABELS})
@@ -173,3 +176,30 @@ def resize_matrix(old: int, new: int) -> Tensor:
     basis = torch.eye(old * old).view(old * old, 1, old, old)
     resized = F.interpolate(basis, size=(new, new), mode="bicubic", antialias=True, align_corners=False)
     return resized.flatten(1)
+
+
+def meaning(processor: Processor | None, model: Model) -> Meaning:
+    """What rows of the model's parameters stand for in data of this processor."""
+    if processor is None:
+        return Meaning()
+    head: Any = model.head
+    vocabulary = labels = size = None
+    for name, codec in processor.inputs.items():
+        given: Any = codec
+        if name in model.inputs or len(processor.inputs) == 1:
+            if codec.kind == "text" and hasattr(given.tokenizer, "library"):
+                vocabulary = given.tokenizer.library.get_vocab()
+            elif codec.kind == "image":
+                size = given.size
+    target: Any = counterpart(processor.targets[head.target.name], head.target.name, processor.targets) if head.target.name in processor.targets else None
+    if target is None and len(processor.targets) == 1:
+        target = next(iter(processor.targets.values()))
+    if target is not None and target.kind == "class":
+        labels = target.spec.labels
+    return Meaning(vocabulary=vocabulary, labels=labels, size=size)
+
+
+def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str, Any]) -> Any:
+    """The codec of the source that stands where ``codec`` does: of its kind, by its name, or the only one."""
+    fitting = {other: known for other, known in others.items() if known.kind == codec.kind}
+    return fitting.get(name) or (next(iter(fitting.values())) if len(fitting) == 1 else None)

@@ -8,9 +8,9 @@ from torch import nn
 
 from zoo.build import create
 from zoo.errors import CheckpointError
+from zoo.hub.fit import Meaning, fits_of, fitted
 from zoo.layers.fits import Fit
 from zoo.specs import ClassTarget, DataSpec, TextInput
-from zoo.training.fit import Meaning, fits_of, fitted
 
 
 def vit(size: tuple[int, int], patch: int, *, channels: int = 3, pool: str = "cls") -> nn.Module:
