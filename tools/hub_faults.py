@@ -35,7 +35,7 @@ from tools.figures import markdown, use_this_tree, verdict
 use_this_tree()
 from tests import fault_server as faulty  # noqa: E402
 from tests.hub_server import COMMIT, HubHandler  # noqa: E402
-from tests.unit.hub.test_download import _race  # noqa: E402
+from tests.unit.hub.test_downloader import _race  # noqa: E402
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
