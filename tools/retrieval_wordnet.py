@@ -4,7 +4,8 @@ r"""Which gloss belongs to a word? WordNet's lemmas as queries, glosses as answe
         [--gloss definition]
 
 Each pool holds ``--size`` synsets, drawn by the hash of their offset and the pool's number, so that they are the same everywhere. A query is a synset's
-first lemma, an answer its gloss, without the examples unless --gloss=whole (Miller, 1995, https://doi.org/10.1145/219717.219748; file layout: wndb(5WN)).
+first lemma, an answer its gloss: what follows the bar in WordNet's files, a definition and perhaps examples, in which the lemma often stands. The harder
+--gloss=definition leaves the examples out (Miller, 1995, https://doi.org/10.1145/219717.219748; file layout: wndb(5WN)).
 Told are recall at 1, 5 and 10, mean and standard deviation over the pools.
 """
 
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("--pools", type=int, default=10)
     parser.add_argument("--size", type=int, default=500)
     parser.add_argument("--parts", default="noun,verb,adj,adv")
-    parser.add_argument("--gloss", choices=("definition", "whole"), default="definition", help="whole has the examples, in which the word often stands")
+    parser.add_argument("--gloss", choices=("whole", "definition"), default="whole", help="definition: without the examples")
     options = parser.parse_args()
     import torch
 
