@@ -214,8 +214,9 @@ class TrainerSettings:
         monitor_mode: whether less or more of it is better; null takes the head's own.
         log_every: optimizer steps between logged lines.
         batch_statistics: refuse models whose layers mix statistics over a batch (batch norm) when the batch is split, or take each part's own (local).
-        freeze: prefixes of parameters that are not trained, e.g. [encoder.patches]; batch norm under them keeps its running statistics.
-        freeze_until: optimizer steps after which they are trained with the rest; null never does.
+        freeze: prefixes of parameters that are not trained, e.g. [encoder.patches]; batch norm under them keeps its running statistics. Adapters
+            (model.lora) under them are trained all the same; one is frozen by its whole name, e.g. encoder.proj.lora_a.
+        freeze_until: optimizer steps after which they are trained with the rest; null never does. What model.lora has frozen never thaws.
         non_finite: a loss or gradient that is NaN or infinite stops the run, skips its batch, or rolls back to the last checkpoint and goes past it.
         spike: a loss above this many times the median of the last 64 steps is a spike; null looks for none.
         on_spike: stop, skip or rollback, as for non_finite.

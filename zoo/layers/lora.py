@@ -103,6 +103,11 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> list[str]:
     return found
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a parameter, by its name, is an adapter's."""
+    return name.rpartition(".")[2] in (A, B)
+
+
 def adapter_parameters(model: nn.Module) -> int:
     """How many numbers its adapters hold, on top of the plain model's."""
     return sum(module.lora_a.numel() + module.lora_b.numel() for module in model.modules() if isinstance(module, Adapter))

@@ -3,6 +3,7 @@
 from torch import nn
 
 from zoo.errors import ConfigError
+from zoo.layers.lora import is_adapter
 from zoo.prefixes import check_prefix, longest
 from zoo.settings import TrainerSettings
 
@@ -13,12 +14,15 @@ class Freezer:
     Batch norm under these prefixes normalises with its running statistics and leaves them alone, or the frozen part would still change.
     What is frozen for good is so when this returns; what thaws later belongs to the optimizer's groups and is frozen by ``apply``.
 
+    Adapters under a frozen prefix are trained: what a prefix of a layer freezes is the layer's own weights, as peft has it, and an adapter
+    is frozen where a prefix is its whole name. What adapters froze (``zoo.layers.lora``) never thaws.
+
     Args:
         model: in training mode.
         settings: ``freeze`` and ``freeze_until``.
 
     Raises:
-        ConfigError: for a prefix that covers nothing, or where nothing is left to train.
+        ConfigError: for a prefix that covers nothing, where nothing is left to train, or where nothing would thaw.
     """
 
     def __init__(self, model: nn.Module, settings: TrainerSettings) -> None:
@@ -26,7 +30,7 @@ class Freezer:
         named = dict(model.named_parameters())
         for place, prefix in enumerate(self.prefixes):
             check_prefix(f"trainer.freeze[{place}]", prefix, named)
-        self.parameters = [parameter for name, parameter in named.items() if parameter.requires_grad and longest(name, self.prefixes) is not None]
+        self.parameters = [parameter for name, parameter in named.items() if parameter.requires_grad and self._covers(name)]
         self.norms = [
             module for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and longest(name, self.prefixes) is not None
         ]
@@ -41,10 +45,20 @@ class Freezer:
                 f"{self.prefixes} leaves nothing to train: it covers every trainable parameter",
                 "fewer prefixes, e.g. trainer.freeze=[encoder]",
             )
+        if self.until is not None and not self.parameters and all(norm in self.still for norm in self.norms):
+            raise ConfigError(
+                "trainer.freeze_until",
+                f"{self.until}: nothing under {self.prefixes} could thaw then: model.lora has frozen it for good",
+                "trainer.freeze_until=null: the adapters are trained, the weights under them never",
+                "no adapters: model.lora.rank=null",
+            )
         for norm in self.still:
             norm.eval()
         if self.until is None:
             self.apply(0)
+
+    def _covers(self, name: str) -> bool:
+        return name in self.prefixes if is_adapter(name) else longest(name, self.prefixes) is not None
 
     def apply(self, step: int) -> None:
         """As it is to be in optimizer step ``step``, counted from 0; after whatever has put the whole model into training mode."""

@@ -361,7 +361,8 @@ class Job:
         bundle, parameters = Path(result["bundle"]), result["parameters"]
         example = open_bundle(bundle).example
         figures, seconds = result["metrics"], result["seconds"]
-        closing(run_dir=self.run_dir, metrics=figures, seconds=seconds, parameters=parameters, bundle=bundle, example=example, best=self.best)
+        trained = result["trained_parameters"]
+        closing(run_dir=self.run_dir, metrics=figures, seconds=seconds, parameters=parameters, trained=trained, bundle=bundle, example=example, best=self.best)
 
     def say(self, line: str) -> None:
         if self.group.main:

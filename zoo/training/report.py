@@ -15,6 +15,7 @@ def closing(
     metrics: Mapping[str, float],
     seconds: float,
     parameters: int,
+    trained: int,
     example: str = "FILE",
     bundle: Path | None = None,
     best: tuple[int, str] | None = None,
@@ -27,6 +28,7 @@ def closing(
         metrics: by full name, ``test/accuracy``.
         seconds: of training.
         parameters: of the model.
+        trained: those that the optimizer had, adapters included.
         example: what `zoo predict` takes after the bundle (``zoo.inference.inputs.example``).
         bundle: the run's bundle.
         best: the step whose weights these figures are of, and the metric that chose it; None where they are the last step's.
@@ -40,7 +42,7 @@ def closing(
         stream.write("".join(f"{line}\n" for line in plain_table(("metric", "validation", "test"), rows)))
     if best is not None:
         stream.write(f"\nthe figures and the bundle are of step {best[0]}, the first with the best {best[1]}\n")
-    stream.write(f"\n{parameters:,} parameters, {clock(seconds)} in training; everything is in {run_dir}\n")
+    stream.write(f"\n{parameters:,} parameters, trained {trained:,}; {clock(seconds)} in training; everything is in {run_dir}\n")
     commands = next_commands(run_dir, bundle, example)
     width = max(len(command) for command, _ in commands)
     stream.write("\nnext:\n" + "".join(f"  {command:<{width}}  # {what}\n" for command, what in commands))

@@ -10,8 +10,10 @@ from torch import nn
 from tests.tiny import make_model, make_trainer
 from tests.unit.training.test_resume import everything, stop_at
 from zoo.errors import ConfigError
+from zoo.layers.lora import add_lora
 from zoo.optim.freeze import Freezer
-from zoo.settings import TrainerSettings
+from zoo.settings import LoraSettings, TrainerSettings
+from zoo.structs import Features
 from zoo.training.checkpoint import newest_checkpoint
 
 
@@ -86,3 +88,62 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
 def test_wrong_prefixes_are_refused(prefixes: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Freezer(make_model().train(), TrainerSettings(freeze=prefixes))
+
+
+class Adaptable(nn.Module):
+    """The tiny encoder with a linear layer behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = make_model().encoder, nn.Linear(8, 8)
+        self.output_spec = self.inner.output_spec
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> Features:
+        features = self.inner(values, mask)
+        return Features(tokens=self.out(features.tokens), mask=mask, pooled=self.out(features.pooled))
+
+
+ADAPTERS = {"encoder.out.lora_a", "encoder.out.lora_b"}
+HEAD = {"head.row.weight", "head.row.bias", "head.position.weight", "head.position.bias"}
+
+
+def adapted() -> Any:
+    model = make_model()
+    model.encoder = Adaptable()
+    add_lora(model, LoraSettings(rank=2, targets=["encoder.out"]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "trained"),
+    [
+        (["encoder"], HEAD | ADAPTERS),
+        (["encoder.out", "head.row.bias"], (HEAD - {"head.row.bias"}) | ADAPTERS),
+        (["encoder", "encoder.out.lora_a"], HEAD | {"encoder.out.lora_b"}),  # by its whole name
+        (["head"], ADAPTERS),
+    ],
+)
+def test_adapters_under_a_frozen_prefix_are_trained(prefixes: list[str], trained: set[str]) -> None:
+    """As in peft: what is frozen are the weights under them. In a real run adapters change, and nothing else of the prefix does."""
+    model = adapted()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer = make_trainer(model=model, freeze=prefixes, max_steps=4)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
+    assert sum(parameter.numel() for group in trainer.step.optimizer.param_groups for parameter in group["params"]) == sum(
+        before[name].numel() for name in trained
+    )
+    trainer.fit()
+    assert {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])} == trained
+
+
+def test_what_adapters_froze_never_thaws() -> None:
+    """The head thaws after step 2; the weights under the adapters do not, before an evaluation, after it or at the end."""
+    model = adapted()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    make_trainer(model=model, freeze=["encoder", "head"], freeze_until=2, eval_every=3, max_steps=7).fit()
+    assert {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])} == HEAD | ADAPTERS
+
+
+def test_a_thaw_that_would_thaw_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.freeze_until: 2: nothing under \['encoder'\] could thaw(?s:.)*model\.lora\.rank=null"):
+        Freezer(adapted().train(), TrainerSettings(freeze=["encoder"], freeze_until=2))

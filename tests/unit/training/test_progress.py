@@ -56,10 +56,10 @@ def test_the_closing_table_and_commands(tmp_path: Path, monkeypatch: pytest.Monk
     stream = io.StringIO()
     metrics = {"validation/loss": 0.5, "validation/accuracy": 0.75, "test/accuracy": 0.7}
     run = tmp_path / "my runs" / "a"
-    closing(run_dir=run, metrics=metrics, seconds=75, parameters=1234, bundle=run / "bundle", example="PICTURE", stream=stream)
+    closing(run_dir=run, metrics=metrics, seconds=75, parameters=1234, trained=34, bundle=run / "bundle", example="PICTURE", stream=stream)
     lines = stream.getvalue().splitlines()
     assert [line.split() for line in lines[:3]] == [["metric", "validation", "test"], ["loss", "0.5000", "-"], ["accuracy", "0.7500", "0.7000"]]
-    assert "1,234 parameters, 1:15 in training" in stream.getvalue()
+    assert "1,234 parameters, trained 34; 1:15 in training" in stream.getvalue()
     assert "zoo predict 'my runs/a/bundle' PICTURE" in stream.getvalue()  # quoted as a shell needs it
     stopped(run_dir=run, step=3, total_steps=9, stream=stream)
     assert stream.getvalue().endswith("stopped after step 3 of 9, saved; go on with: zoo train resume='my runs/a'\n")

@@ -134,14 +134,16 @@ def test_a_run_with_adapters_publishes_a_plain_bundle(tmp_path: Path, capsys: py
 
     monkeypatch.setattr(job.Job, "_publishable", before)
     lora = {"lora": {"rank": 2, "dropout": 0.1, "targets": ["encoder.blocks.*"]}}
-    result = run(tmp_path / "lora", VIT, lora, ema=0.5, eval_every=4)
+    result = run(tmp_path / "lora", VIT, lora, ema=0.5, eval_every=4, freeze=["encoder"])  # which the adapters are not under
     plain = build_model(RunConfig.load(tmp_path / "base" / "config.yaml"), Processor.load(tmp_path / "base" / "processor").spec, fetch=False)
     assert set(read_header(tmp_path / "lora" / "bundle" / "model.safetensors")) == set(plain.state_dict())
     assert result["parameters"] == plain.num_parameters()
     adapters = sum(2 * sum(layer.weight.shape) for block in plain.encoder.blocks for layer in block.modules() if isinstance(layer, torch.nn.Linear))  # type: ignore[union-attr]
     head = sum(parameter.numel() for parameter in plain.head.parameters())
     assert result["trained_parameters"] == adapters + head
-    assert f"lora: 8 layers adapted, with {adapters:,} parameters" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"lora: 8 layers adapted, with {adapters:,} parameters" in told
+    assert f"{plain.num_parameters():,} parameters, trained {adapters + head:,}; " in told
     with torch.no_grad():
         for folder in (tmp_path / "lora" / "bundle", export_run(tmp_path / "lora", to=tmp_path / "exported", checkpoint="last").folder):
             logits = load_bundle(folder).model(given["batch"].inputs)["logits"]
