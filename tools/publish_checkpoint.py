@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--figure", action="append", required=True)
     options = parser.parse_args()
 
-    from zoo.hub.bundle import open_bundle
+    from zoo.hub.bundle import CONFIG, open_bundle, portable_config
     from zoo.hub.card import write_card
 
     write_card(options.runs, use=options.use, limits=options.limits, licence=options.licence)
@@ -65,6 +65,10 @@ def main() -> int:
     folder = ROOT / "model_cards" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made, folder)
+    text, told = portable_config(folder, outside=True)
+    if text is not None:
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        print("\n".join(f"{key}: {change}" for key, change in told.items()))
     file = ROOT / "conf" / "pretrained" / f"{options.name}.yaml"
     file.write_text(record(folder, options), encoding="utf-8")
     print(f"{folder}\n{file}")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from zoo.config import RunConfig
 from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError
 from zoo.hub.bundle import LoadedBundle, load_bundle
@@ -20,7 +21,9 @@ from zoo.hub.cache import Cache, sha256_of
 from zoo.hub.convert.bert import BertConverter
 from zoo.hub.convert.timm import TimmConverter
 from zoo.hub.convert.vit import VitConverter
+from zoo.hub.export import export_foreign
 from zoo.hub.pull import make
+from zoo.training.job import run_job
 
 BOUND = 1e-5
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(100)), *"abcdefgh", *(f"##{letter}" for letter in "abcdefgh")]
@@ -448,3 +451,61 @@ def test_two_classes_of_the_same_name(tmp_path: Path) -> None:
     model = small_bert("BertForSequenceClassification", id2label={0: "crane", 1: "dog", 2: "crane"}, label2id={"crane": 2, "dog": 1})
     loaded = bundled(saved_bert(model, tmp_path / "theirs"), "bert", tmp_path)
     assert loaded.bundle.spec.targets[0].labels == ("crane (0)", "dog", "crane (2)")  # type: ignore[attr-defined]
+
+
+def tiny_texts(folder: Path, *overrides: str) -> Path:
+    """A run of two steps on a table of texts, with dotted overrides."""
+    folder.mkdir()
+    texts = "".join(f"w{number % 7} w{number % 11} w{number},{('no', 'yes', 'so so')[number % 3]}\n" for number in range(60))
+    (folder / "texts.csv").write_text("text,label\n" + texts)
+    data = {"name": "table", "path": str(folder / "texts.csv"), "target": "label", "text": "text", "tokenizer": {"name": "wordpiece", "vocab_size": 100}}
+    encoder = {"name": "transformer", "dim": 12, "depth": 1, "heads": 2}
+    tree: dict[str, Any] = {
+        "name": "tiny",
+        "data": data | {"max_length": 12, "batch_size": 8, "augment": {}},
+        "model": {"encoder": encoder, "decoder": {"name": "none"}, "head": {"name": "classification", "pooling": "mean"}},
+        "optimizer": {"name": "sgd"},
+        "schedule": {"name": "constant"},
+        "trainer": {"max_epochs": None, "max_steps": 2, "device": "cpu"},
+    }
+    for word in overrides:
+        path, _, value = word.partition("=")
+        _, part, option = path.split(".")
+        tree["model"][part][option] = value
+    run_job(RunConfig.from_dict(tree), folder / "run")
+    return folder / "run"
+
+
+def test_the_way_out_of_a_refused_export_leads_out(tmp_path: Path) -> None:
+    """The overrides that the refusal names, typed as they stand, give a run that transformers loads whole, with zoo's own logits."""
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    refused = tiny_texts(tmp_path / "mean")
+    with pytest.raises(CheckpointError, match=r"model\.head\.pooling is mean and model\.encoder\.pooler is none, .*a tanh make of the first token") as error:
+        export_foreign(str(refused / "bundle"), tmp_path / "theirs", "bert")
+    assert not (tmp_path / "theirs").exists()
+    [line] = [line for line in str(error.value).splitlines() if "way out 1: train it with" in line]
+    assert "way out 2: keep it as a bundle of zoo's: `zoo export MODEL --to DIR` without --as" in str(error.value)
+    words = line.partition("train it with ")[2].split()
+    assert {"model.encoder.pooler=first", "model.head.pooling=auto"} <= set(words)
+    run = tiny_texts(tmp_path / "first", *words)
+    export_foreign(str(run / "bundle"), tmp_path / "theirs", "bert")
+    kind: Any = BertForSequenceClassification
+    theirs, report = kind.from_pretrained(tmp_path / "theirs", output_loading_info=True)
+    assert not any(report.values()), report
+    model: Any = load_bundle(run).model
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "theirs")("w1 w2 w5")["input_ids"]])
+    with torch.no_grad():
+        close(model.head(model.encoder(ids, torch.ones_like(ids, dtype=torch.bool)))["logits"], theirs.eval()(ids).logits)
+
+
+def test_a_pooler_with_another_activation_is_refused(tmp_path: Path) -> None:
+    """zoo's has a tanh: read as that one, the pooled vectors would be wrong without a word."""
+    from transformers import ViTConfig, ViTModel
+
+    sizes = VITS["plain"] | {"pooler_act": "relu"}
+    ViTModel(ViTConfig(**sizes)).save_pretrained(tmp_path / "theirs")
+    with pytest.raises(CheckpointError, match=r"pooler_act='relu', where 'tanh' is needed"):
+        bundled(tmp_path / "theirs", "vit", tmp_path / "refused")
+    ViTModel(ViTConfig(**sizes), add_pooling_layer=False).save_pretrained(tmp_path / "without")
+    assert bundled(tmp_path / "without", "vit", tmp_path / "read").bundle.config["model"]["encoder"]["pooler"] == "none"

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 CONFIG, WEIGHTS, PROCESSOR, METRICS, CARD = "config.yaml", "model.safetensors", "processor/processor.json", "metrics.json", "README.md"
 FILES = (CONFIG, WEIGHTS, PROCESSOR, METRICS, CARD)
+REPORT = "conversion.json"
+"""Of a converted bundle: where it came from, and what became of every foreign tensor."""
 PARTS: dict[str, Registry] = {"encoder": ENCODERS, "decoder": DECODERS, "head": HEADS}
 _OWN_KEYS = ("format", "zoo", "plugins", "spec")
 _NOT_PUBLISHED: dict[str, Any] = {"run_dir": None, "resume": None, "rerun": None, "allow": [], "init": None, "init_skip": [], "init_rename": {}, "init_fit": []}
@@ -137,12 +139,16 @@ def write_bundle(
         tables: confusion matrices and the like, by name.
         state: weights to publish in place of the model's own (EMA, gathered shards, a checkpoint's).
     """
+    from zoo.hub.card import model_card
+    from zoo.hub.lineage import lineage
+
     tree = config.to_dict() | _NOT_PUBLISHED | {"logger": {}, "callback": {}}
     tree["trainer"] = {**tree["trainer"], "checkpoint_to": None}  # an address of the owner's
     head: Any = model.head
     figures = {"metrics": dict(metrics), "tables": dict(tables or {}), "protocol": str(getattr(head, "protocol", "")), "parameters": model.num_parameters()}
     with published(Path(folder)) as fresh:
-        _write(fresh, tree, processor, figures, model.state_dict() if state is None else state, dict(notes or {}), _plugins(config))
+        card = model_card(tree, processor.spec, figures, dict(notes or {}), bases=lineage(config.to_dict()))
+        _write(fresh, tree, processor, figures, model.state_dict() if state is None else state, card, _plugins(config))
     return Path(folder)
 
 
@@ -157,9 +163,11 @@ def write_converted(folder: Path, *, name: str, source: str, nodes: Mapping[str,
         foreign: the parts.
         parameters: how many there are.
     """
-    tree = {"name": name, "data": foreign.data, "model": dict(nodes)}
+    from zoo.hub.card import converted_card
+
+    tree = {"name": name, "data": {}, "model": dict(nodes)}
     figures = {"metrics": {}, "tables": {}, "protocol": "", "parameters": parameters}
-    _write(folder, tree, foreign.processor, figures, foreign.state, {"source": source}, [])
+    _write(folder, tree, foreign.processor, figures, foreign.state, converted_card(tree, foreign.processor.spec, figures, {"source": source}), [])
 
 
 def _write(
@@ -168,20 +176,18 @@ def _write(
     processor: "Processor",
     figures: Mapping[str, Any],
     state: "Mapping[str, Tensor]",
-    notes: Mapping[str, str],
+    card: str,
     plugins: list[str],
 ) -> None:
-    from zoo.hub.card import converted_card, model_card
     from zoo.hub.weights import save_weights
 
-    card = model_card if "trainer" in tree else converted_card
     own = {"format": FORMAT, "zoo": _version(), "plugins": plugins, "spec": processor.spec.to_dict()}
     (fresh / CONFIG).write_text(to_yaml(own | dict(tree)), encoding="utf-8")
     save_weights(fresh / WEIGHTS, state)
     (fresh / "processor").mkdir()
     processor.save(fresh / "processor")
     (fresh / METRICS).write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    (fresh / CARD).write_text(card(tree, processor.spec, figures, notes), encoding="utf-8")
+    (fresh / CARD).write_text(card, encoding="utf-8")
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -235,6 +241,19 @@ def load_bundle(path: str | Path, device: "str | torch.device" = "cpu") -> Loade
     model = _build(bundle)
     load_weights(model, weights)
     return LoadedBundle(bundle, model.to(device).eval(), processor)
+
+
+def portable_config(folder: Path, *, outside: bool) -> tuple[str | None, dict[str, str]]:
+    """A bundle's config.yaml as it may leave this machine, or None where it names no path of it; and which paths became what.
+
+    Args:
+        folder: of the bundle.
+        outside: whether paths that lie outside ``$ZOO_DATA`` are cut to their last names too.
+    """
+    from zoo.hub.portable import portable
+
+    tree, told = portable(read_plain_yaml(folder / CONFIG), outside=outside)
+    return (to_yaml(tree) if told else None), told
 
 
 def bundle_folder(path: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.hub.bundle import inputs_of
 from zoo.hub.files import to_yaml
+from zoo.hub.lineage import Base, hub_base, licence_notes, lineage_of
 from zoo.inference.inputs import example
 from zoo.specs import (
     ClassTarget,
@@ -15,6 +16,7 @@ from zoo.specs import (
     ImageInput,
     InputSpec,
     ItemTarget,
+    Labelling,
     NumberTarget,
     PairTarget,
     SpectrogramInput,
@@ -46,7 +48,16 @@ def task(spec: DataSpec) -> str | None:
     return None
 
 
-def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, Any], notes: Mapping[str, str]) -> str:
+def model_card(
+    config: Mapping[str, Any],
+    spec: DataSpec,
+    figures: Mapping[str, Any],
+    notes: Mapping[str, str],
+    *,
+    bases: Sequence[Base] = (),
+    use: str | None = None,
+    licence: str | None = None,
+) -> str:
     """README.md of a bundle.
 
     Args:
@@ -54,11 +65,15 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
         spec: of the data.
         figures: ``metrics``, ``protocol``, ``parameters``.
         notes: facts about the data, by name (``license``, ``source``, ``split``, ``command`` ...).
+        bases: what its weights started from, nearest first.
+        use: what the model is for, in place of what its data tells.
+        licence: SPDX identifier of the weights.
     """
     name, data = str(config["name"]), data_name(config["data"])
     parts = config["model"]
     inputs = inputs_of(parts, spec.inputs)
-    front = _front_matter(name, data, task(replace(spec, inputs=inputs)) if len(inputs) == 1 else None, figures["metrics"], notes)
+    kind = task(replace(spec, inputs=inputs)) if len(inputs) == 1 else None
+    front = _front_matter(name, data, kind, figures["metrics"], hub_base(bases), licence)
     stages = [parts["encoder"]["name"], *([parts["decoder"]["name"]] if parts["decoder"]["name"] != "none" else []), parts["head"]["name"]]
     lines = [
         f"---\n{to_yaml(front)}---",
@@ -66,12 +81,16 @@ def model_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[str, 
         f"`{' -> '.join(stages)}`, {figures['parameters']:,} parameters, trained on `{data}` with zoo.",
         "## Use",
         _usage(inputs),
+        "## Intended use",
+        _intended_use(inputs, spec.targets, kind, data, measured=bool(figures["metrics"]), use=use),
         "## Results",
         _results(figures),
         "## Inputs and answers",
         "\n".join(f"- {line}" for line in [*map(_describe_input, spec.inputs), *map(_describe_target, spec.targets)]),
         "## Data",
         "\n".join(f"- **{key}**: {value}" for key, value in notes.items() if key != "command") or "The data set states no facts about itself.",
+        "## Origin and licence of the weights",
+        _origin(bases, licence),
         "## Training",
         _training(config, notes),
         "## Limits",
@@ -91,7 +110,7 @@ def write_card(runs: Sequence[Path], *, use: str | None = None, limits: str | No
 
     Args:
         runs: directories; more than one differ in their seeds only.
-        use: what the model is for.
+        use: what the model is for; None tells what follows from its data.
         limits: where it is known to fail.
         licence: of the weights.
 
@@ -108,14 +127,15 @@ def write_card(runs: Sequence[Path], *, use: str | None = None, limits: str | No
     found = [read_evidence(run) for run in runs]
     same_but_for_the_seed(found)
     first = found[0]
-    notes = kept_facts(first.run / "processor")["notes"] | ({"weights_license": licence} if licence else {}) | {"command": ""}  # told with its commit
-    card = model_card(first.bundle.config, first.bundle.spec, read_plain_json(first.bundle.path / METRICS), notes)
+    notes = kept_facts(first.run / "processor")["notes"] | {"command": ""}  # told with its commit
+    figures = read_plain_json(first.bundle.path / METRICS)
+    card = model_card(first.bundle.config, first.bundle.spec, figures, notes, bases=lineage_of(first.run), use=use, licence=licence)
     if first.plots:
         (first.bundle.path / "plots").mkdir(exist_ok=True)
         for plot in first.plots:
             shutil.copyfile(plot, first.bundle.path / "plots" / plot.name)
     file = first.bundle.path / CARD
-    write_whole(file, f"{card}\n{sections(found, use=use, limits=limits)}")
+    write_whole(file, f"{card}\n{sections(found, limits=limits)}")
     return file
 
 
@@ -148,13 +168,15 @@ def converted_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[s
     return "\n\n".join(lines) + "\n"
 
 
-def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, float], notes: Mapping[str, str]) -> dict[str, Any]:
+def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, float], base: str | None, licence: str | None) -> dict[str, Any]:
     front: dict[str, Any] = {"library_name": "zoo"}
     if kind:
         front["pipeline_tag"] = kind
     front["tags"] = ["zoo", "pytorch", *([kind] if kind else [])]
     front["datasets"] = [data]
-    if licence := notes.get("weights_license"):
+    if base:
+        front |= {"base_model": base, "base_model_relation": "finetune"}
+    if licence:
         front["license"] = licence
     results = []
     for split in ("test", "validation"):
@@ -178,6 +200,47 @@ def _usage(inputs: Sequence[InputSpec]) -> str:
     return (
         f'```bash\nzoo predict PATH_TO_THIS_FOLDER {command}\n```\n\n```python\nimport zoo\n\nanswers = zoo.load("PATH_TO_THIS_FOLDER").predict({shown})\n```'
     )
+
+
+def _intended_use(inputs: Sequence[InputSpec], targets: Sequence[TargetSpec], kind: str | None, data: str, *, measured: bool, use: str | None) -> str:
+    """What its user says, or what follows from the data; and how far that was looked at."""
+    given = " and ".join(f"{_a(spec.kind)} {spec.kind}" for spec in inputs)
+    told = use or f"{(kind or 'prediction').replace('-', ' ').capitalize()}: {given} in, {' and '.join(map(_answer, targets))} out, on data like `{data}`."
+    if not measured:
+        return f"{told} Nothing was evaluated."
+    texts = f" The language of its texts is not on record, and texts in other languages than those of `{data}` were not tried." if _reads(inputs) else ""
+    return f"{told} Nothing else than `{data}` was evaluated: no other data, task or use.{texts}"
+
+
+def _reads(inputs: Sequence[InputSpec]) -> bool:
+    return any(isinstance(spec, TextInput) for spec in inputs)
+
+
+def _a(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"
+
+
+def _answer(target: TargetSpec) -> str:
+    match target:
+        case ClassTarget():
+            count = f"{target.num_classes} classes (`{'`, `'.join(target.labels[:SHOWN_LABELS])}`{', ...' if target.num_classes > SHOWN_LABELS else ''})"
+            return f"one of {count}" if target.labelling is Labelling.SINGLE else f"any of {count}"
+        case NumberTarget():
+            return f"the number{'s' if len(target.columns) > 1 else ''} {', '.join(f'`{column}`' for column in target.columns)}"
+        case ItemTarget():
+            return f"a ranked list out of {target.num_items:,} items"
+        case TokenTarget():
+            return "a continuation, token by token,"
+        case PairTarget():
+            return "vectors to be compared by their cosine"
+    return f"{_a(target.kind)} {target.kind}"
+
+
+def _origin(bases: Sequence[Base], licence: str | None) -> str:
+    chain = ", which started from ".join(map(str, bases))
+    told = [f"The training started from {chain}." if bases else "By its config, the training started from random values, and from no other weights."]
+    told.append(f"Licence of these weights: {licence}." if licence else "Licence of these weights: not stated.")
+    return " ".join([*told, *licence_notes(bases, licence)])
 
 
 def _results(figures: Mapping[str, Any]) -> str:

@@ -105,7 +105,7 @@ def read_evidence(run: Path) -> Evidence:
     Raises:
         CheckpointError: where it has not come to its end.
     """
-    for name in ("result.json", "environment.json", "overrides.yaml"):
+    for name in ("config.yaml", "result.json", "environment.json", "overrides.yaml"):
         if not (run / name).is_file():
             raise CheckpointError(f"{run}: has no {name}, so that it is no finished run of zoo\n  way out: zoo train resume={run}")
     import yaml
@@ -128,10 +128,13 @@ def read_evidence(run: Path) -> Evidence:
 
 
 def command_of(overrides: Sequence[str]) -> str:
-    """What was typed, without where the run was put."""
+    """What was typed, without where the run was put, and without folders of the machine."""
     import shlex
 
-    return " ".join(["zoo train", *(shlex.quote(word) for word in overrides if not word.startswith(("run_dir=", "resume=", "logger")))])
+    from zoo.hub.portable import portable_word
+
+    left_out = ("run_dir=", "resume=", "logger", "trainer.checkpoint_to=")
+    return " ".join(["zoo train", *(shlex.quote(portable_word(word)) for word in overrides if not word.startswith(left_out))])
 
 
 def same_but_for_the_seed(runs: Sequence[Evidence]) -> None:
@@ -170,12 +173,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def sections(runs: Sequence[Evidence], *, use: str | None, limits: str | None) -> str:
+def sections(runs: Sequence[Evidence], *, limits: str | None) -> str:
     """What the evidence adds to a card, as Markdown."""
     first = runs[0]
     parts = []
-    if use:
-        parts.append(f"## Intended use\n\n{use}")
     sure = [f"| {name} | {interval} |" for name, interval in sorted(first.intervals.items())]
     for name, (error, count) in sorted(first.errors.items()):
         value = first.bundle.metrics[name]

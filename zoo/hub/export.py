@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ZooError
-from zoo.hub.bundle import CONFIG, WEIGHTS, write_bundle
+from zoo.files import write_whole
+from zoo.hub.bundle import CONFIG, WEIGHTS, portable_config, write_bundle
 from zoo.hub.cache import SOURCE
 from zoo.training.logging import LOG_FILE, as_number, read_rows
 
@@ -61,6 +62,7 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best", store: "Sto
     model = model.to(torch.device("cpu"))
     tables = tables_of(run_dir / "bundle", model.state_dict())
     write_bundle(to, config=config, processor=processor, model=model, metrics=metrics, notes=notes, tables=tables)
+    _leave_the_data_folder(to)
     return Exported(to, found.step, metrics, model.num_parameters())
 
 
@@ -89,6 +91,7 @@ def export_bundle(model: str, to: Path) -> Exported:
         for path in sorted((fresh / "copy").iterdir()):
             path.rename(fresh / path.name)
         (fresh / "copy").rmdir()
+        _leave_the_data_folder(fresh)
     return Exported(to, None, loaded.bundle.metrics, loaded.model.num_parameters())
 
 
@@ -149,6 +152,13 @@ def refuse_other_content(to: Path) -> None:
     """
     if to.exists() and not (to / CONFIG).is_file() and (not to.is_dir() or any(to.iterdir())):
         raise ZooError(f"{to}: exists and is no bundle; nothing was written\n  way out: another folder for --to")
+
+
+def _leave_the_data_folder(bundle: Path) -> None:
+    """What lies in ``$ZOO_DATA`` is named as zoo's presets name it, so that it is found wherever that is; a path elsewhere is the user's own, and kept."""
+    text, _ = portable_config(bundle, outside=False)
+    if text is not None:
+        write_whole(bundle / CONFIG, text)
 
 
 def _options(layout: str) -> dict[str, Any]:

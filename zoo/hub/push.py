@@ -1,6 +1,6 @@
 """Publishing: a model to the Hugging Face Hub, or to a mirror of it (HF_ENDPOINT), by the hub's own client."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from json import JSONDecodeError
 from pathlib import Path
@@ -8,9 +8,8 @@ from typing import Any
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
-from zoo.hub.bundle import CARD, CONFIG, FILES, METRICS, WEIGHTS, open_bundle
+from zoo.hub.bundle import CARD, CONFIG, FILES, METRICS, REPORT, WEIGHTS, open_bundle, portable_config
 from zoo.hub.cache import SOURCE
-from zoo.hub.convert.base import REPORT
 from zoo.hub.hugging_face import USED, not_the_hubs
 from zoo.hub.uri import HubRepo, parse
 
@@ -34,12 +33,16 @@ class Sent:
         name: of the model.
         files: that go out, relative to the folder, with forward slashes.
         left_out: files that stay here.
+        rewritten: what goes out in place of a file that names paths of this machine.
+        portable: those paths, by their key in the config, and what they became.
     """
 
     folder: Path
     name: str
     files: tuple[str, ...]
     left_out: tuple[str, ...]
+    rewritten: dict[str, bytes] = field(default_factory=dict)
+    portable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,19 @@ class Pushed:
         url: of its page.
         files: how many there are.
         left_out: files of the folder that were not uploaded.
+        portable: paths of this machine that its config does not name any more, by key, and what they became.
     """
 
     address: str
     url: str
     files: int
     left_out: tuple[str, ...] = ()
+    portable: dict[str, str] = field(default_factory=dict)
 
 
 def push(folder: Path, to: str, *, private: bool = False, message: str | None = None) -> Pushed:
-    """Upload a model's own files in one commit; hidden files, pickles and whatever else lies in its folder stay here.
+    """Upload a model's own files in one commit; hidden files, pickles and whatever else lies in its folder stay here,
+    and so do the folders that a config names paths in.
 
     Args:
         folder: a bundle, or a run's directory; or a folder that ``zoo export --as`` wrote.
@@ -92,7 +98,7 @@ def push(folder: Path, to: str, *, private: bool = False, message: str | None = 
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests", "huggingface_hub"):
             raise
         raise PushError(f"{to}: the hub cannot be reached: {' '.join(str(error).split())[:300]}\n  way out: try again; HF_ENDPOINT names a mirror") from error
-    return Pushed(f"hf://{target.repo}@{commit.oid}", str(commit.commit_url), len(sent.files), sent.left_out)
+    return Pushed(f"hf://{target.repo}@{commit.oid}", str(commit.commit_url), len(sent.files), sent.left_out, sent.portable)
 
 
 def destination(to: str) -> HubRepo:
@@ -122,7 +128,9 @@ def publishable(folder: Path) -> Sent:
     else:
         bundle = open_bundle(folder)
         assert all((bundle.path / name).is_file() for name in FILES)
+        text, told = portable_config(bundle.path, outside=True)
         sent = _sent(bundle.path, bundle.name, OF_BUNDLES)
+        sent = replace(sent, rewritten={CONFIG: text.encode()}, portable=told) if text is not None else sent
     from zoo.hub.weights import read_header
 
     for name in sent.files:
@@ -152,7 +160,7 @@ def _commit(target: HubRepo, sent: Sent, *, private: bool, message: str | None) 
         api.create_branch(target.repo, branch=target.revision, exist_ok=True)
     return api.create_commit(
         target.repo,
-        [CommitOperationAdd(path_in_repo=name, path_or_fileobj=sent.folder / name) for name in sent.files],
+        [CommitOperationAdd(path_in_repo=name, path_or_fileobj=sent.rewritten.get(name, sent.folder / name)) for name in sent.files],
         revision=target.revision,
         commit_message=message or f"{sent.name}, by zoo {__version__}",
     )

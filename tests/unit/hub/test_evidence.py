@@ -56,8 +56,10 @@ def test_the_card_of_a_multi_label_run(tmp_path: Path) -> None:
     model = {"encoder": {"name": "table", "dims": [8]}, "decoder": {"name": "none"}, "head": {"name": "classification"}}
     options = {"optimizer": {"name": "sgd"}, "schedule": {"name": "constant"}, "trainer": {"max_epochs": None, "max_steps": 2, "device": "cpu"}}
     config = {"name": "tags", "data": data | {"batch_size": 8, "augment": {}}, "model": model} | options
-    run_job(RunConfig.from_dict(config), tmp_path / "run")
-    (tmp_path / "run" / "overrides.yaml").write_text("[]")  # what `zoo train` leaves there
+    settings = RunConfig.from_dict(config)
+    run_job(settings, tmp_path / "run")
+    settings.save(tmp_path / "run" / "config.yaml")  # what `zoo train` leaves there
+    (tmp_path / "run" / "overrides.yaml").write_text("[]")
     tables = json.loads((tmp_path / "run" / "bundle" / "metrics.json").read_text())["tables"]
     assert isinstance(tables["test/confusion"][0][0], list)
     assert "zoo train" in write_card([tmp_path / "run"]).read_text()

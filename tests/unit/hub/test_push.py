@@ -134,6 +134,22 @@ def test_what_is_left_out_is_told(foreign: Path) -> None:
     assert set(json.loads(told.stdout)["left_out"]) == set(SECRETS)
 
 
+def test_no_folder_of_this_machine_goes_out(tmp_path: Path) -> None:
+    """The config arrives with the name of the data's file alone, which is told; the one that lies here is as it was."""
+    bundle = Path(shutil.copytree(DIGITS, tmp_path / "bundle"))
+    text = (bundle / "config.yaml").read_text()
+    (bundle / "config.yaml").write_text(text.replace("data:\n", "data:\n  path: /home/me/secret/rows.csv\n", 1))
+    repos: dict[str, dict[str, bytes]] = {}
+    with hub(repos) as (url, _):
+        done = zoo("push", str(bundle), "hf://me/digits", HF_ENDPOINT=url, **WRITER)
+    assert done.returncode == 0, done.stderr
+    assert "config.yaml: data.path: /home/me/secret/rows.csv -> rows.csv" in done.stderr
+    sent = repos["me/digits"]["config.yaml"].decode()
+    assert "\n  path: rows.csv\n" in sent
+    assert sent.replace("  path: rows.csv\n", "") == text
+    assert "/home/me/secret/rows.csv" in (bundle / "config.yaml").read_text()
+
+
 # --- where to ---------------------------------------------------------------------------------------------------------------------
 
 

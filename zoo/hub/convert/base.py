@@ -1,22 +1,21 @@
 """What converters have in common: finding the one for a checkpoint, building zoo's model around the tensors, and the bundle."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from zoo.errors import CheckpointError, ZooError
+from zoo.hub.bundle import REPORT
 from zoo.hub.convert.snapshot import Snapshot, plain_config
 from zoo.registry import CONVERTERS
 
 if TYPE_CHECKING:
     from zoo.data.processor import Processor
     from zoo.hub.bundle import LoadedBundle
-
-REPORT = "conversion.json"
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,12 @@ class Foreign:
         model: nodes of encoder, decoder and head.
         state: every tensor of the model.
         report: what became of each foreign tensor: the name of zoo's, or why it is not used.
-        data: the config's ``data`` node: what it takes to prepare data of one's own the same way.
     """
 
     processor: "Processor"
     model: dict[str, Any]
     state: dict[str, Tensor]
     report: dict[str, str]
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 class Converter(Protocol):
@@ -79,6 +76,28 @@ def converter_of(files: Mapping[str, Path]) -> str:
             "  way out: `zoo list converter`; CONTRIBUTING.md says how to add one"
         )
     return known[told]
+
+
+def other_options(encoder: Mapping[str, Any], needed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What is wrong with an encoder's options for a layout, and the overrides that a training would need."""
+    other = {key: value for key, value in needed.items() if encoder[key] != value}
+    return [f"model.encoder.{key} is {encoder[key]}, where {value} is needed" for key, value in other.items()], [
+        f"model.encoder.{key}={value}" for key, value in other.items()
+    ]
+
+
+def no_place(layout: str, wrong: Sequence[str], overrides: Sequence[str] = ()) -> CheckpointError:
+    """That a model cannot be written in a layout: every difference, and what leads out.
+
+    Args:
+        layout: as its papers call the architecture.
+        wrong: the differences; weights that were trained with one of them would give other numbers there.
+        overrides: with which a training gives a model that can be; none where it is another architecture.
+    """
+    ways = [f"train it with {' '.join(overrides)}"] if overrides else []
+    ways.append("keep it as a bundle of zoo's: `zoo export MODEL --to DIR` without --as")
+    numbered = [f"way out{f' {number}' if len(ways) > 1 else ''}: {way}" for number, way in enumerate(ways, 1)]
+    return CheckpointError(f"the model has no place in {layout}'s layout:\n  " + "\n  ".join([*wrong, *numbered]))
 
 
 def convert(folder: Path, bundle: Path, read_by: str, options: Mapping[str, Any], *, name: str, source: str) -> None:

@@ -3,7 +3,6 @@ sentence encoders that sentence-transformers makes of it (MiniLM among them). ht
 """
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +15,11 @@ from zoo.data.codecs.text import TextCodec
 from zoo.data.processor import Processor
 from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError
-from zoo.hub.convert.base import Foreign
+from zoo.hub.convert.base import Foreign, no_place, other_options
 from zoo.hub.convert.names import One, Rule, blocks, layer, read_all, stacked, write_all
-from zoo.hub.convert.snapshot import Snapshot, labels_of, wanted
+from zoo.hub.convert.sentence_transformers import POOLINGS, SentencePooling, pooling_of, write_sentence_encoder
+from zoo.hub.convert.snapshot import Snapshot, labels_of, transformer_config, wanted, write_json
 from zoo.hub.files import read_text
-from zoo.hub.uri import inside
 from zoo.registry import CONVERTERS
 from zoo.specs import Labelling
 
@@ -36,25 +35,7 @@ SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 CLASSIFIER = "BertForSequenceClassification"
 ARCHITECTURES = ("BertModel", "BertForPreTraining", "BertForMaskedLM", CLASSIFIER)
 """Of transformers; the second and third are read as encoders, without the head of their pretraining."""
-MODULES = ("Transformer", "Pooling", "Normalize")
-"""Of sentence-transformers: what a vector passes through. zoo's have length 1 in any case, as those have that are compared by their cosine."""
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-
-
-class SentencePooling(StrEnum):
-    CONFIG = "config"
-    MEAN = "mean"
-    CLS = "cls"
-    MAX = "max"
-
-
-POOLINGS = {
-    "mean_tokens": SentencePooling.MEAN,
-    "cls_token": SentencePooling.CLS,
-    "max_tokens": SentencePooling.MAX,
-    **{str(mode): mode for mode in (SentencePooling.MEAN, SentencePooling.CLS, SentencePooling.MAX)},
-}
-"""What sentence-transformers calls them: until its version 5 and since."""
 
 
 @CONVERTERS.register("bert")
@@ -156,47 +137,6 @@ def classes_of(config: dict[str, Any], count: int, name: str) -> ClassCodec:
             f"{name}: its head gives {count} numbers, for problem_type={kind!r}; zoo reads classifiers of 2 classes or more ({SINGLE}, {MULTI}) and encoders"
         )
     return ClassCodec(name="label", labels=labels_of(config, count, name), labelling=Labelling.MULTI if kind == MULTI else Labelling.SINGLE)
-
-
-def pooling_of(snapshot: Snapshot) -> SentencePooling:
-    """How sentence-transformers pools it; the mean where its files are not there.
-
-    Raises:
-        CheckpointError: for modules and poolings that zoo does not have.
-    """
-    folder = _pooling_folder(snapshot)
-    if folder is None:
-        return SentencePooling.MEAN
-    told = snapshot.optional(f"{folder}/config.json")
-    modes = told.get("pooling_mode", [key.removeprefix("pooling_mode_") for key, value in told.items() if key.startswith("pooling_mode_") and value])
-    names = list(map(str, modes)) if isinstance(modes, list) else [str(modes)]
-    if len(names) != 1 or names[0] not in POOLINGS:
-        raise CheckpointError(
-            f"{snapshot.name}: {folder}/config.json: pools by {' and '.join(names) or 'nothing that it says'}, where exactly one is needed of "
-            f"{', '.join(POOLINGS)}; other vectors would come out\n  way out: a checkpoint that pools so"
-        )
-    return POOLINGS[names[0]]
-
-
-def _pooling_folder(snapshot: Snapshot) -> str | None:
-    """By modules.json; the usual one where only that is there, None for an encoder that sentence-transformers has not made."""
-    modules, usual = snapshot.rows("modules.json"), "1_Pooling"
-    if modules is None:
-        return usual if (snapshot.folder / usual / "config.json").is_file() else None
-    types = [str(module.get("type")) for module in modules]
-    kinds = tuple(kind.rpartition(".")[2] for kind in types)
-    if strange := [kind for kind, last in zip(types, kinds, strict=True) if last not in MODULES or not kind.startswith("sentence_transformers.")]:
-        raise CheckpointError(
-            f"{snapshot.name}: modules.json: {strange[0]}: zoo has {', '.join(MODULES)} of sentence_transformers; without it other vectors would come out\n"
-            "  way out: a checkpoint without this module"
-        )
-    paths = [str(module.get("path")) for module in modules]
-    if kinds not in (MODULES, MODULES[:2]) or paths[0] or not inside(paths[1]):
-        raise CheckpointError(
-            f"{snapshot.name}: modules.json: {' -> '.join(f'{kind} in {path!r}' for kind, path in zip(kinds, paths, strict=True))}, where "
-            "Transformer in '' -> Pooling in a folder (-> Normalize) is needed; other vectors would come out"
-        )
-    return paths[1]
 
 
 def encoder_node(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -312,24 +252,29 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
     """Raises:
     CheckpointError: for a model that is no BERT; says every difference.
     """
-    wrong = []
     if encoder["name"] != "transformer" or decoder["name"] != "none" or head["name"] not in ("classification", "embedding"):
-        wrong.append(f"it is {encoder['name']} -> {decoder['name']} -> {head['name']}, where transformer -> none -> classification or embedding is needed")
-    else:
-        for key, value in (("placement", "post"), ("positions", "learned"), ("attention", "bidirectional"), ("drop_path", 0.0)):
-            if encoder[key] != value and key != "drop_path":
-                wrong.append(f"model.encoder.{key} is {encoder[key]}, where {value} is needed")
-        if encoder["activation"] not in ACTIVATIONS:
-            wrong.append(f"model.encoder.activation is {encoder['activation']}, where one of {', '.join(ACTIVATIONS)} is needed")
-        if head["name"] == "classification" and (encoder["pooler"] != "first" or head["pooling"] != "auto"):
-            wrong.append("BERT classifies what its pooler makes of position 0: model.encoder.pooler=first and model.head.pooling=auto are needed")
-        if head["name"] == "embedding" and head["dim"]:
-            wrong.append("BERT has no layer after its encoder: model.head.dim=0 is needed")
-        if head["name"] == "embedding" and (head["pooling"] not in POOLINGS and (head["pooling"] != "auto" or encoder["pooler"] == "first")):
-            given = f"model.head.pooling is {head['pooling']}" + (" (of what model.encoder.pooler=first makes)" if head["pooling"] == "auto" else "")
-            wrong.append(f"{given}, where mean, cls or max is needed: sentence-transformers has no other of zoo's")
+        parts = f"{encoder['name']} -> {decoder['name']} -> {head['name']}"
+        raise no_place("BERT", [f"it is {parts}, where transformer -> none -> classification or embedding is needed"])
+    wrong, overrides = other_options(encoder, {"placement": "post", "positions": "learned", "attention": "bidirectional"})
+    if encoder["activation"] not in ACTIVATIONS:
+        wrong.append(f"model.encoder.activation is {encoder['activation']}, where one of {', '.join(ACTIVATIONS)} is needed")
+        overrides.append("model.encoder.activation=gelu")
+    if head["name"] == "classification" and (encoder["pooler"] != "first" or head["pooling"] != "auto"):
+        wrong.append(
+            f"model.head.pooling is {head['pooling']} and model.encoder.pooler is {encoder['pooler']}, where auto and first are needed: transformers' "
+            f"{CLASSIFIER} classifies what a linear layer and a tanh make of the first token, and pools in no other way"
+        )
+        overrides += ["model.encoder.pooler=first"] if encoder["pooler"] != "first" else []
+        overrides += ["model.head.pooling=auto"] if head["pooling"] != "auto" else []
+    if head["name"] == "embedding" and head["dim"]:
+        wrong.append(f"model.head.dim is {head['dim']}, where 0 is needed: BERT has no layer after its encoder")
+        overrides.append("model.head.dim=0")
+    if head["name"] == "embedding" and (head["pooling"] not in POOLINGS and (head["pooling"] != "auto" or encoder["pooler"] == "first")):
+        given = f"model.head.pooling is {head['pooling']}" + (" (of what model.encoder.pooler=first makes)" if head["pooling"] == "auto" else "")
+        wrong.append(f"{given}, where mean, cls or max is needed: sentence-transformers has no other of zoo's")
+        overrides.append("model.head.pooling=mean")
     if wrong:
-        raise CheckpointError("the model has no place in BERT's layout:\n  " + "\n  ".join(wrong))
+        raise no_place("BERT", wrong, overrides)
 
 
 def foreign_config(encoder: dict[str, Any], vocabulary: int, positions: int, pad: int) -> dict[str, Any]:
@@ -337,31 +282,22 @@ def foreign_config(encoder: dict[str, Any], vocabulary: int, positions: int, pad
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
-        "hidden_size": encoder["dim"],
-        "num_hidden_layers": encoder["depth"],
-        "num_attention_heads": encoder["heads"],
-        "intermediate_size": round(encoder["mlp_ratio"] * encoder["dim"]),
-        "hidden_act": encoder["activation"],
-        "hidden_dropout_prob": encoder["dropout"],
-        "attention_probs_dropout_prob": encoder["attention_dropout"],
         "max_position_embeddings": positions,
         "type_vocab_size": encoder["segments"] or 1,
-        "layer_norm_eps": encoder["norm_eps"],
         "vocab_size": vocabulary,
         "pad_token_id": pad,
-        "dtype": "float32",
-    }
+    } | transformer_config(encoder)
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], tokenizer: WordPieceTokenizer, max_length: int) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(folder)
     told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length} | SPECIAL | tokenizer.for_transformers()
-    _write_json(folder / "tokenizer_config.json", told)
+    write_json(folder / "tokenizer_config.json", told)
 
 
 def tokenizer_and_length(loaded: "LoadedBundle") -> tuple[WordPieceTokenizer, int]:
@@ -382,18 +318,3 @@ def tokenizer_and_length(loaded: "LoadedBundle") -> tuple[WordPieceTokenizer, in
         f"the model has no place in BERT's layout: {problem}; transformers would cut texts in another way than the model was trained with\n"
         "  way out 1: keep it as a bundle of zoo's: `zoo export MODEL --to DIR` without --as\n  way out 2: train it with data/tokenizer=wordpiece"
     )
-
-
-def write_sentence_encoder(folder: Path, pooling: str, dim: int, max_length: int) -> None:
-    """What sentence-transformers keeps beside a BERT: the modules that a vector passes through, and where a text is cut."""
-    paths = ("", *(f"{place}_{kind}" for place, kind in enumerate(MODULES) if place))
-    rows = enumerate(zip(MODULES, paths, strict=True))
-    _write_json(folder / "modules.json", [{"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"} for n, (kind, path) in rows])
-    modes = {f"pooling_mode_{key}": POOLINGS[key] == pooling for key in ("cls_token", "mean_tokens", "max_tokens")}
-    (folder / paths[1]).mkdir()
-    _write_json(folder / paths[1] / "config.json", {"word_embedding_dimension": dim} | modes)
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-
-
-def _write_json(file: Path, tree: Any) -> None:
-    file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")

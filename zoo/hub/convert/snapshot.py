@@ -113,6 +113,26 @@ def plain_config(file: Path, name: str) -> dict[str, Any]:
     return tree
 
 
+def write_json(file: Path, tree: Any) -> None:
+    """As transformers writes its configs."""
+    file.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+
+
+def transformer_config(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers' configs of BERT and ViT call the options that zoo's encoders share."""
+    return {
+        "hidden_size": encoder["dim"],
+        "num_hidden_layers": encoder["depth"],
+        "num_attention_heads": encoder["heads"],
+        "intermediate_size": round(encoder["mlp_ratio"] * encoder["dim"]),
+        "hidden_act": encoder["activation"],
+        "hidden_dropout_prob": encoder["dropout"],
+        "attention_probs_dropout_prob": encoder["attention_dropout"],
+        "layer_norm_eps": encoder["norm_eps"],
+        "dtype": "float32",
+    }
+
+
 def _refuse_code(tree: Any, name: str, file: str) -> None:
     if (path := _asks_for_code(tree, "")) is not None:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from zoo.data.processor import Processor
 from zoo.errors import CheckpointError
 from zoo.hub.convert.base import Foreign
 from zoo.hub.convert.names import One, Rule, read_all, write_all
-from zoo.hub.convert.snapshot import Snapshot
+from zoo.hub.convert.snapshot import Snapshot, different
 from zoo.registry import CONVERTERS
 
 if TYPE_CHECKING:
@@ -110,11 +110,6 @@ def image_codec(known: Any, name: str) -> ImageCodec:
         filter=Filter(kind),
         crop=min(1.0, size / wide),
     )
-
-
-def different(labels: list[str]) -> list[str]:
-    """Labels, numbered where several are called the same (ImageNet has two cranes)."""
-    return [label if labels.count(label) == 1 else f"{label} ({place})" for place, label in enumerate(labels)]
 
 
 def _modern(name: str) -> str:

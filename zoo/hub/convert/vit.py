@@ -3,7 +3,6 @@
 https://huggingface.co/docs/transformers/model_doc/vit; the files keep the names of its first version.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,9 +11,9 @@ from zoo.data.codecs.label import ClassCodec
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.processor import Processor
 from zoo.errors import CheckpointError
-from zoo.hub.convert.base import Foreign
+from zoo.hub.convert.base import Foreign, no_place, other_options
 from zoo.hub.convert.names import One, Rule, blocks, layer, patches, read_all, squeezed, stacked, write_all
-from zoo.hub.convert.snapshot import Snapshot, labels_of, wanted
+from zoo.hub.convert.snapshot import Snapshot, labels_of, transformer_config, wanted, write_json
 from zoo.registry import CONVERTERS
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ class VitConverter:
         tensors = {key.removeprefix("vit."): value for key, value in snapshot.tensors.items()}
         classifies = "classifier.weight" in tensors
         if "pooler.dense.weight" in tensors:  # an embedding does not pass through it, and it is kept all the same
+            refuse_other_poolers(config, name)
             encoder["pooler"] = "first"
         target: Any = PairCodec(name="pair")
         head: dict[str, Any] = {"name": "embedding", "pooling": "cls"}
@@ -69,20 +69,11 @@ class VitConverter:
         config = {
             "architectures": ["ViTForImageClassification" if classifies else "ViTModel"],
             "model_type": "vit",
-            "hidden_size": encoder["dim"],
-            "num_hidden_layers": encoder["depth"],
-            "num_attention_heads": encoder["heads"],
-            "intermediate_size": round(encoder["mlp_ratio"] * encoder["dim"]),
-            "hidden_act": encoder["activation"],
-            "hidden_dropout_prob": encoder["dropout"],
-            "attention_probs_dropout_prob": encoder["attention_dropout"],
-            "layer_norm_eps": encoder["norm_eps"],
             "image_size": height if height == width else [height, width],
             "patch_size": encoder["patch_size"],
             "num_channels": codec.channels,
             "qkv_bias": encoder["qkv_bias"] == "with",
-            "dtype": "float32",
-        }
+        } | transformer_config(encoder)
         if classifies:
             tensors = {key if key.startswith("classifier.") else f"vit.{key}": value for key, value in tensors.items()}
             target: Any = loaded.processor.targets[next(iter(loaded.processor.targets))]
@@ -92,8 +83,8 @@ class VitConverter:
             }
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "config.json", config)
+        write_json(folder / "preprocessor_config.json", preprocessor)
 
 
 def encoder_node(config: dict[str, Any], name: str) -> tuple[dict[str, Any], int, int]:
@@ -132,6 +123,18 @@ def encoder_node(config: dict[str, Any], name: str) -> tuple[dict[str, Any], int
         "pooler": "none",
     }
     return node, height, width
+
+
+def refuse_other_poolers(config: dict[str, Any], name: str) -> None:
+    """Raises:
+    CheckpointError: for a pooler that has something else than a tanh behind its layer; another width is told with the tensors' shapes.
+    """
+    act = config.get("pooler_act", "tanh")
+    if act != "tanh":
+        raise CheckpointError(
+            f"{name}: config.json: pooler_act={act!r}, where 'tanh' is needed: zoo has no other pooler, and what it gives would be other numbers\n"
+            "  way out: a checkpoint without a pooler: ViTModel.from_pretrained(..., add_pooling_layer=False).save_pretrained(...)"
+        )
 
 
 def rules(encoder: dict[str, Any], *, classifies: bool) -> list[Rule]:
@@ -202,20 +205,25 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
     """Raises:
     CheckpointError: for a model that is no such ViT; says every difference.
     """
-    wrong = []
     if encoder["name"] != "vit" or decoder["name"] != "none" or head["name"] not in ("classification", "embedding"):
-        wrong.append(f"it is {encoder['name']} -> {decoder['name']} -> {head['name']}, where vit -> none -> classification or embedding is needed")
-    else:
-        needed = {"pool": "cls", "placement": "pre", "final_norm": "tokens", "layer_scale": 0.0}
-        wrong = [f"model.encoder.{key} is {encoder[key]}, where {value} is needed" for key, value in needed.items() if encoder[key] != value]
-        if encoder["activation"] not in ACTIVATIONS:
-            wrong.append(f"model.encoder.activation is {encoder['activation']}, where one of {', '.join(ACTIVATIONS)} is needed")
-        if head["name"] == "classification" and (head["pooling"] not in ("auto", "cls") or encoder["pooler"] != "none"):
-            wrong.append("ViT classifies by its first token: model.head.pooling=auto and model.encoder.pooler=none are needed")
-        if head["name"] == "embedding" and head["pooling"] != "cls" and (head["pooling"] != "auto" or encoder["pooler"] != "none"):
-            wrong.append(f"model.head.pooling is {head['pooling']}, where cls, the token whose vector ViTModel gives, is needed")
+        raise no_place("ViT", [f"it is {encoder['name']} -> {decoder['name']} -> {head['name']}, where vit -> none -> classification or embedding is needed"])
+    needed = {"pool": "cls", "placement": "pre", "final_norm": "tokens", "layer_scale": 0.0}
+    wrong, overrides = other_options(encoder, needed)
+    if encoder["activation"] not in ACTIVATIONS:
+        wrong.append(f"model.encoder.activation is {encoder['activation']}, where one of {', '.join(ACTIVATIONS)} is needed")
+        overrides.append("model.encoder.activation=gelu")
+    if head["name"] == "classification" and (head["pooling"] not in ("auto", "cls") or encoder["pooler"] != "none"):
+        wrong.append(
+            f"model.head.pooling is {head['pooling']} and model.encoder.pooler is {encoder['pooler']}, where auto and none are needed: "
+            "ViTForImageClassification classifies the first token as it comes out of the last norm"
+        )
+        overrides += ["model.encoder.pooler=none"] if encoder["pooler"] != "none" else []
+        overrides += ["model.head.pooling=auto"] if head["pooling"] != "auto" else []
+    if head["name"] == "embedding" and head["pooling"] != "cls" and (head["pooling"] != "auto" or encoder["pooler"] != "none"):
+        wrong.append(f"model.head.pooling is {head['pooling']}, where cls, the token whose vector ViTModel gives, is needed")
+        overrides.append("model.head.pooling=cls")
     if wrong:
-        raise CheckpointError("the model has no place in ViT's layout:\n  " + "\n  ".join(wrong))
+        raise no_place("ViT", wrong, overrides)
 
 
 def _floats(state: dict[str, Any]) -> dict[str, Any]:
