@@ -24,12 +24,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--split", default="test")
     parser.add_argument("--device")
     parser.add_argument("words", nargs="*")
-    options = parser.parse_intermixed_args(list(arguments))
-    if options.help:
-        say(HELP)
+    options = parser.options_of(arguments, HELP, ("words", "which run or bundle?"))
+    if options is None:
         return DONE
-    if not options.words:
-        parser.error("which run or bundle?")
     from zoo.hub.bundle import open_bundle
     from zoo.hub.resolve import resolve
 

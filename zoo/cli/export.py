@@ -33,14 +33,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint")
     parser.add_argument("--as", dest="layout")
     parser.add_argument("run", nargs="?")
-    options = parser.parse_intermixed_args(list(arguments))
-    if options.help:
-        say(HELP)
+    options = parser.options_of(arguments, HELP, ("run", "which run?"), ("to", "where to? --to FOLDER is needed"))
+    if options is None:
         return DONE
-    if options.run is None:
-        parser.error("which run?")
-    if options.to is None:
-        parser.error("where to? --to FOLDER is needed")
     to = Path(options.to).expanduser()
     if options.layout is not None:
         return _foreign(options.run, to, options.layout, options.checkpoint, as_json=options.json)

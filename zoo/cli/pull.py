@@ -29,12 +29,9 @@ def run(arguments: Sequence[str]) -> int:
     parser = CommandParser("pull", "zoo pull NAME")
     parser.add_argument("--to")
     parser.add_argument("model", nargs="?")
-    options = parser.parse_intermixed_args(list(arguments))
-    if options.help:
-        say(HELP)
+    options = parser.options_of(arguments, HELP, ("model", "which model? `zoo list pretrained`"))
+    if options is None:
         return DONE
-    if options.model is None:
-        parser.error("which model? `zoo list pretrained`")
     from zoo.hub.bundle import open_bundle
     from zoo.hub.meter import size_of
     from zoo.hub.pull import pull

@@ -31,12 +31,10 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--message")
     parser.add_argument("model", nargs="?")
     parser.add_argument("to", nargs="?")
-    options = parser.parse_intermixed_args(list(arguments))
-    if options.help:
-        say(HELP)
+    options = parser.options_of(arguments, HELP, ("model", "which model, and where to?"), ("to", "which model, and where to?"))
+    if options is None:
         return DONE
-    if options.model is None or options.to is None:
-        parser.error("which model, and where to?")
+    from zoo.hub.bundle import CONFIG
     from zoo.hub.push import destination, push
     from zoo.hub.resolve import resolve
 
@@ -50,5 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     if pushed.left_out:
         more = f" and {len(pushed.left_out) - SHOWN} more" if len(pushed.left_out) > SHOWN else ""
         note(f"left out, as no part of the model: {', '.join(pushed.left_out[:SHOWN])}{more}")
+    for key, change in pushed.portable.items():
+        note(f"{CONFIG}: {key}: {change}, so that no folder of this machine is named")
     note(f"{pushed.files} files at {pushed.url}; use it: zoo predict {pushed.address} ...")
     return DONE
