@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from zoo.config import PER_LABEL, RunConfig, Tree, read_yaml
 from zoo.errors import ConfigError, ZooError
+from zoo.prefixes import under
 from zoo.presets import PRIMARY, conf_dir, conf_dirs
 from zoo.registry import KINDS
 from zoo.safety import refuse_code
@@ -37,6 +38,8 @@ from zoo.settings import GroupSettings, LoaderSettings, LoraSettings, ModelSetti
 from zoo.translate import explain, key_of
 
 R = TypeVar("R")
+OPEN = ("init_rename", "optimizer.overrides", "optimizer.options")
+"""Mappings whose keys are the user's. Hydra would have keys that are new added by a plus, which the overrides of these are given here."""
 
 
 class LazyNode(ConfigNode):
@@ -144,7 +147,7 @@ class Composer:
     def compose(self, overrides: Sequence[str], *, multirun: bool = False) -> DictConfig:
         """Hydra's whole config, its own node included; not resolved."""
         mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        config = self.guard(overrides, lambda: self.hydra.compose_config(self.config_name, list(overrides), run_mode=mode))
+        config = self.guard(overrides, lambda: self.hydra.compose_config(self.config_name, opened(overrides), run_mode=mode))
         assert isinstance(config, DictConfig)
         refuse_code(config.hydra, lambda path: self.origin(path, overrides))
         return config
@@ -176,7 +179,7 @@ class Composer:
         """``hydra.mode=MULTIRUN``, on the command line or in a config such as an experiment that is a sweep."""
         if not any("MULTIRUN" in line for line in overrides) and not any(line.startswith(("experiment=", "+experiment=")) for line in overrides):
             return False
-        return bool(self.guard(overrides, lambda: self.hydra.get_mode(self.config_name, list(overrides))) == RunMode.MULTIRUN)
+        return bool(self.guard(overrides, lambda: self.hydra.get_mode(self.config_name, opened(overrides))) == RunMode.MULTIRUN)
 
     def run_job(self, overrides: Sequence[str], task: Callable[[RunConfig], R]) -> R:
         """One job as Hydra runs it, its callbacks included; what the task raises comes out as it is."""
@@ -237,6 +240,8 @@ class Composer:
         *parents, leaf = key.split(".")
         node = tree
         for place, parent in enumerate(parents):
+            if parent not in node and in_open(key) and not override.is_delete():
+                node[parent] = {}
             if not isinstance(node.get(parent), dict):
                 raise ConfigError(".".join(parents[: place + 1]), f"{file} has no such mapping", origin=f"the override {line}")
             node = node[parent]
@@ -278,7 +283,7 @@ class Composer:
 
     def sources(self, overrides: Sequence[str]) -> list[Source]:
         """The files that a composition was made of, in order."""
-        defaults = self.hydra.config_loader.compute_defaults_list(self.config_name, list(overrides), run_mode=RunMode.RUN)
+        defaults = self.hydra.config_loader.compute_defaults_list(self.config_name, opened(overrides), run_mode=RunMode.RUN)
         found = []
         for default in defaults.defaults:
             if default.config_path is None or default.config_path.startswith("hydra/"):
@@ -288,6 +293,16 @@ class Composer:
                 file = Path(loaded.path.removeprefix("file://")) / f"{default.config_path.removesuffix('.yaml')}.yaml"
                 found.append(Source(str(file), default.package or "", OmegaConf.to_container(loaded.config, resolve=False)))
         return found
+
+
+def in_open(key: str) -> bool:
+    """Whether a dotted key is one of ``OPEN`` or in one of them."""
+    return any(under(key, place) for place in OPEN)
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra takes them: ``init_rename.a=b`` may bring a new key."""
+    return [f"++{line}" if line[:1] not in ("+", "~") and "=" in line and in_open(key_of(line)) else line for line in overrides]
 
 
 def override_of(path: str, overrides: Sequence[str]) -> str | None:

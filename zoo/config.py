@@ -139,6 +139,7 @@ class _Checker:
         if self.errors:  # whatever names code, or is no plain value, is looked at no further
             raise ManyConfigError(self.errors)
         tree = dict(tree)
+        tree |= {"init_rename": joined(tree["init_rename"])} if "init_rename" in tree else {}
         run_names = {field.name for field in fields(RunSettings)}
         self.take(unknown_keys(tree, {*run_names, *GROUPS}, "", "the config has no key", elsewhere=paths_of_leaf))
         data, model = self.mapping(tree, "data"), self.mapping(tree, "model")
@@ -302,8 +303,20 @@ def dotted(overrides: Any) -> Any:
             flat[prefix] = options
             continue
         own = {name: value for name, value in options.items() if not isinstance(value, Mapping)}
-        flat |= {prefix: own} if own or not options else {}
-        flat |= {f"{prefix}.{rest}": inner for rest, inner in dotted({name: value for name, value in options.items() if name not in own}).items()}
+        further = {f"{prefix}.{rest}": inner for rest, inner in dotted({name: value for name, value in options.items() if name not in own}).items()}
+        for whole, inner in {**({prefix: own} if own or not options else {}), **further}.items():
+            known = flat.get(whole)  # given by its whole prefix before, as a saved config has it
+            flat[whole] = {**known, **inner} if isinstance(known, Mapping) and isinstance(inner, Mapping) else inner
+    return flat
+
+
+def joined(names: Any) -> Any:
+    """``{encoder: {patches: stem}}``, which is what the command line makes of ``encoder.patches=stem``, by whole prefixes: ``{encoder.patches: stem}``."""
+    if not isinstance(names, Mapping):
+        return names
+    flat: Tree = {}
+    for prefix, value in names.items():
+        flat |= {f"{prefix}.{rest}": inner for rest, inner in joined(value).items()} if isinstance(value, Mapping) else {prefix: value}
     return flat
 
 

@@ -131,11 +131,13 @@ class _Composition:
         origin = self.origin(key)
         value = origin.partition("=")[2] if origin else "..."
         dotted = key.replace("/", ".")
+        inner = re.search(r"full_key: (\S+)", str(self.error.__cause__))
+        if inner and inner.group(1).startswith(f"{dotted}.") and dotted in self.paths():  # trainer={x: 1}
+            ways = [self.near_places(inner.group(1)), PRINT_KEYS]
+            return ConfigError(inner.group(1), f"there is no such key in the config: {inner.group(1)}", *ways, origin=origin)
         if key in self.groups():
             return ConfigError(dotted, f"nothing in this composition takes a choice of {key}", *self.takers(key), "leave it out", origin=origin)
         ways = self.not_chosen_yet(dotted) or self.other_places(key, value) or [self.near_places(key)]
-        if dotted.startswith("optimizer.overrides."):
-            ways = [f"a prefix that is not there yet is added with a plus: +{dotted}={value}"]
         keys = "`zoo train --cfg hydra` prints every key of Hydra's" if key.startswith("hydra.") else PRINT_KEYS
         return ConfigError(dotted, f"there is no such key in the config: {key}", *ways, keys, origin=origin)
 
@@ -172,8 +174,8 @@ class _Composition:
 
     def near_places(self, key: str) -> str:
         """Names like it: beside it first, then anywhere."""
-        paths = [path for path in self.paths() if not path.endswith("._target_")]  # of Hydra's own parts, which no one sets
         dotted = key.replace("/", ".")
+        paths = [path for path in self.paths() if not path.endswith("._target_") and path != dotted]  # _target_: of Hydra's own parts, which no one sets
         parent, _, leaf = dotted.rpartition(".")
         beside = {path.rpartition(".")[2]: path for path in paths if path.rpartition(".")[0] == parent}
         anywhere = {re.split(r"[./]", place)[-1]: place for place in [*paths, *self.groups()]}

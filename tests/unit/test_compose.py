@@ -1,15 +1,16 @@
 """Composition by Hydra, in zoo's words (R2, R14, R24)."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from zoo.compose import compose, override_of
+from zoo.compose import OPEN, compose, override_of
 from zoo.errors import ConfigError, ZooError
-from zoo.registry import DATASETS
-from zoo.settings import LoaderSettings, TrainerSettings
+from zoo.registry import DATASETS, KINDS
+from zoo.settings import GroupSettings, LoaderSettings, LoraSettings, ModelSettings, ParallelSettings, RunSettings, TrainerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,9 @@ def test_origin_is_the_file_or_the_override() -> None:
         ("hydra.run.dirr=x", "did you mean 'hydra.run.dir'?"),
         ("optimizer.lr", "no key=value"),
         ("optimizer.lr=[", "cannot be read"),
+        ("trainer={max_step: 3}", "trainer.max_step: there is no such key"),
+        ("trainer={max_step: 3}", "did you mean 'trainer.max_steps'"),
+        ("inti_rename={a: b}", "did you mean 'init_rename'?"),
     ],
 )
 def test_hydras_errors_are_told_with_the_way_out(override: str, message: str) -> None:
@@ -172,3 +176,49 @@ def test_rerun_errors(tmp_path: Path) -> None:
 
 def test_the_last_of_equal_overrides_is_named() -> None:
     assert override_of("trainer.max_steps", ["trainer.max_steps=5", "trainer.max_steps=-3", "seed=1"]) == "the override trainer.max_steps=-3"
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+@pytest.mark.parametrize("line", ["init_rename={encoder.a: head}", "init_rename.encoder.a=head", "init_rename.encoder={a: head}"])
+def test_keys_of_open_mappings_need_no_plus(tmp_path: Path, sign: str, line: str) -> None:
+    assert compose([sign + line]).run.init_rename == {"encoder.a": "head"}
+    assert compose([sign + line, "init_rename.b=c"]).run.init_rename == {"encoder.a": "head", "b": "c"}
+    assert override_of("init_rename.encoder.a", [sign + line]) == f"the override {sign}{line}"
+    folder = saved(tmp_path, "init_rename.encoder.a=none")
+    again = compose([f"rerun={folder}", sign + line]).run.init_rename
+    assert again == {"encoder.a": "head"}
+
+
+def test_other_open_mappings() -> None:
+    assert compose(["optimizer.overrides.encoder.patches.lr_scale=2"]).groups.overrides == {"encoder.patches": {"lr_scale": 2.0}}
+    assert compose(["optimizer=timm", "optimizer.optimizer=lion", "optimizer.options.foreach=true"]).optimizer["options"] == {"foreach": True}
+
+
+def test_a_saved_prefix_keeps_what_an_override_does_not_name(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "optimizer.overrides={encoder.patches: {lr_scale: 2, weight_decay: 0}}")
+    again = compose([f"rerun={folder}", "optimizer.overrides.encoder.patches.lr_scale=3"])
+    assert again.groups.overrides == {"encoder.patches": {"lr_scale": 3.0, "weight_decay": 0.0}}
+
+
+def test_every_open_mapping_is_known() -> None:
+    """Settings and options whose keys are the user's: a new one has to be in ``OPEN``, or its overrides would want a plus."""
+    options = {
+        f"{registry.group.replace('/', '.')}.{option.name}"
+        for registry in KINDS.values()
+        for name in registry.names()
+        for option in registry.schema(name).options
+        if option.type.form == "dict" and not option.required
+    }
+    places = {"": RunSettings(), "data.": LoaderSettings(), "model.": ModelSettings(), "model.lora.": LoraSettings(), "optimizer.": GroupSettings()}
+    places |= {"trainer.": TrainerSettings(), "parallel.": ParallelSettings()}
+    settings = {prefix + field.name for prefix, of in places.items() for field in fields(of) if isinstance(getattr(of, field.name), dict)}
+    assert options | settings == set(OPEN)
+
+
+@pytest.mark.parametrize("line", ["trainer={seed: 1}", "data={x: 1}", "model={encoderr: 1}", "trainer.max_steps={a: 1}", "seed.x=1", "logger={wandb: {x: 1}}"])
+def test_no_error_suggests_what_was_typed(line: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        compose([line])
+    key = line.partition("=")[0]
+    assert f"did you mean '{key}'" not in str(told.value)
+    assert f"or '{key}'" not in str(told.value)

@@ -91,7 +91,9 @@ def _tell(composer: "Composer", options: argparse.Namespace) -> None:
     """What Hydra prints about a composition."""
     from hydra._internal.utils import get_args_parser
 
-    hydra, name, overrides = composer.hydra, options.config_name, options.overrides
+    from zoo.compose import opened
+
+    hydra, name, overrides = composer.hydra, options.config_name, opened(options.overrides)
     if options.hydra_help:
         hydra_options = argparse.Namespace(overrides=overrides, resolve=False)
         composer.guard(overrides, lambda: hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=hydra_options))
