@@ -2,14 +2,14 @@
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from zoo.cli.output import DONE, USERS, only_json, say, say_json, table
+from zoo.cli.output import DONE, USERS, note, only_json, say, say_json, table
 from zoo.cli.parser import CommandParser
-from zoo.errors import ZooError
-from zoo.specs import InputSpec
+from zoo.errors import ConfigError, ZooError
 
 HELP = """usage: zoo predict BUNDLE [FILE | FOLDER | WILDCARD | -] ... [options]
 
@@ -30,94 +30,121 @@ options
   --device D       auto, cpu, cuda ...
   --json --import X --debug as for every command: a list with one object per input
 
-Exit code 0 when every input was answered, 2 when one could not be used: its reason stands in its place."""
+An option that would not change the model's answers is refused. Exit code 0 when every input was answered, 2 when one
+could not be used: its reason stands in its place."""
 
 WIDTH = 60
 SHOWN_NUMBERS = 6
 """Of a vector; --json gives all."""
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an option that counts: a whole number, ``least`` or more."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} has to be a whole number, {least} or more")
+        return number
+
+    return read
+
+
+def temperature(text: str) -> float:
+    """The type of an option that scores are divided by."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} has to be a number, 0 or more")
+    return number
+
+
+def row(text: str) -> dict[str, Any]:
+    """A ``--row``.
+
+    Raises:
+        ZooError: for what is no JSON object.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ZooError(f"--row {text!r}: not JSON: {error}\n  way out: --row '{{\"column\": 1.5}}'") from error
+    if not isinstance(found, dict):
+        raise ZooError(f"--row {text!r}: a row is an object with column names\n  way out: --row '{{\"column\": 1.5}}'")
+    return found
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
+    """Options that are not given are None where the predictor has a default of its own; None in all where help was asked for."""
     parser = CommandParser("predict", "zoo predict BUNDLE FILE ...")
     parser.add_argument("--text", action="append", default=[])
     parser.add_argument("--row", action="append", default=[])
     parser.add_argument("--user", action="append", default=[])
     parser.add_argument("--items", action="append", default=[])
-    parser.add_argument("--top", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--top", type=whole(1))
+    parser.add_argument("--tokens", type=whole(1))
+    parser.add_argument("--temperature", type=temperature)
+    parser.add_argument("--seed", type=whole(0))
+    parser.add_argument("--batch-size", type=whole(1))
     parser.add_argument("--device", default="auto")
     parser.add_argument("bundle", nargs="?")
     parser.add_argument("files", nargs="*")
-    return parser.parse_intermixed_args(list(arguments))
+    options = parser.options_of(arguments, HELP, ("bundle", "which model?"))
+    if options is not None:
+        options.row = list(map(row, options.row))
+    return options
 
 
 def run(arguments: Sequence[str]) -> int:
     options = parse(arguments)
-    if options.help:
-        say(HELP)
+    if options is None:
         return DONE
-    if options.bundle is None:
-        raise ZooError("zoo predict: which model?\n  way out: zoo predict BUNDLE FILE ...; a run's directory is a bundle too")
+    from zoo.cli.given import check_options, check_words, gather
     from zoo.hub.bundle import open_bundle
     from zoo.hub.resolve import resolve
 
+    check_words(options)
     folder = resolve(options.bundle)
     bundle = open_bundle(folder)  # what is wrong with it is told before torch is imported
-    given = gather(options, bundle.inputs)
+    check_options(options, bundle)
+    given = gather(options, bundle)
     with only_json(options.json):
-        from zoo.inference.predictor import Predictor
-
-        predictor = Predictor.load(folder, device=options.device)
-        how = {"max_tokens": options.tokens, "temperature": options.temperature, "seed": options.seed}
-        answers = predictor.predict(given, batch_size=options.batch_size, top_k=options.top, **how)
+        answers = predicted(folder, given, options)
     if options.json:
         say_json(answers)
     else:
         say(render(answers))
-    return USERS if any("error" in answer for answer in answers) else DONE
+    if failed := sum("error" in answer for answer in answers):
+        note(f"{failed} of {len(answers)} inputs could not be used; the reason stands in its place")
+    return USERS if failed else DONE
 
 
-def gather(options: argparse.Namespace, inputs: Sequence[InputSpec]) -> list[Any]:
-    """What was given on the command line, as ``Predictor.predict`` takes it.
+def predicted(folder: Path, given: Sequence[Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The predictor's answers; it has the defaults of what was not asked for."""
+    from zoo.inference.predictor import Predictor
 
-    Args:
-        options: parsed.
-        inputs: of the model.
+    how = {"batch_size": options.batch_size, "top_k": options.top, "max_tokens": options.tokens, "temperature": options.temperature, "seed": options.seed}
+    predictor = Predictor.load(folder, device=checked_device(options.device))
+    return predictor.predict(given, **{name: value for name, value in how.items() if value is not None})
+
+
+def checked_device(wanted: str) -> str:
+    """A device of this machine, before a model is loaded for it.
 
     Raises:
-        ZooError: for nothing at all, and for options that belong to models of another kind.
+        ZooError: naming the option that was typed.
     """
-    from zoo.inference.inputs import SEVERAL, example, files
+    from zoo.parallel.device import choose_device
 
-    kind = inputs[0].kind if len(inputs) == 1 else SEVERAL
-    takes = kind if len(inputs) == 1 else f"several inputs ({', '.join(spec.name for spec in inputs)})"
-    for flag, kinds in (("text", ("text",)), ("row", ("table", SEVERAL)), ("user", ("history",)), ("items", ("history",))):
-        if getattr(options, flag) and kind not in kinds:
-            raise ZooError(f"--{flag}: this model takes {takes}, not {kinds[0]}\n  way out: zoo predict {options.bundle} {example(inputs)}")
-    given: list[Any] = [*options.text, *(_row(text) for text in options.row), *({"user": user} for user in options.user)]
-    given += [{"items": [item.strip() for item in items.split(",") if item.strip()]} for items in options.items]
-    if "-" in options.files:
-        if kind not in ("text", "history"):
-            raise ZooError(f"-: standard input is read as text, one a line; this model takes {takes}")
-        lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-        given += lines if kind == "text" else [{"user": line.strip()} for line in lines]
-    given += files([word for word in options.files if word != "-"], kind)
-    if not given:
-        raise ZooError(f"zoo predict: nothing to answer for\n  way out: zoo predict {options.bundle} {example(inputs)}")
-    return given
-
-
-def _row(text: str) -> dict[str, Any]:
     try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise ZooError(f"--row {text!r}: not JSON: {error}\n  way out: --row '{{\"column\": 1.5}}'") from error
-    if not isinstance(row, dict):
-        raise ZooError(f"--row {text!r}: a row is an object with column names")
-    return row
+        return str(choose_device(wanted))
+    except ConfigError as error:
+        raise ZooError(f"--device {wanted}: {error.problem}\n  way out: --device auto, or cpu") from error
 
 
 def render(answers: Sequence[dict[str, Any]]) -> str:

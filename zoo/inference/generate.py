@@ -38,8 +38,10 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1 or not 0 <= self.temperature < float("inf"):
-            raise ZooError(f"max_tokens={self.max_tokens} has to be 1 or more, temperature={self.temperature} 0 or more")
+        if self.max_tokens < 1:
+            raise ZooError(f"max_tokens={self.max_tokens} leaves nothing to write; choose 1 or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ZooError(f"temperature={self.temperature} is not 0 (the likeliest token each time) or more; choose e.g. 0.7")
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def continuations(
     tokens = torch.full((len(prompts), min(int(starts.max()) + sampling.max_tokens, limit)), codec.pad, device=device)  # B N
     for place, prompt in enumerate(prompts):
         tokens[place, : len(prompt)] = torch.tensor(prompt, device=device)
-    drawn = SampleRandom(sampling.seed, 0, torch.tensor(places, device=device)).uniform("continuation", sampling.max_tokens)  # B max_tokens
+    steps = min(sampling.max_tokens, limit - int(starts.min()))  # the model holds no more, whatever was asked for
+    drawn = SampleRandom(sampling.seed, 0, torch.tensor(places, device=device)).uniform("continuation", steps)  # B steps
     closed = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     going = torch.arange(len(prompts), device=device)
-    for step in range(sampling.max_tokens):
+    for step in range(steps):
         real = lengths[going]
         rows = tokens[going, : int(real.max())]
         values = Values(rows, torch.arange(rows.shape[1], device=device) < real[:, None])

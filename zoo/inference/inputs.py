@@ -5,6 +5,7 @@ A raw sample is what the input's codec encodes. Where one thing holds several sa
 
 import glob
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from zoo.specs import InputSpec
 
 EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
 TABLES = tuple(SUFFIXES)
+GIVES = {"class": "labels", "number": "numbers", "item": "rankings", "pair": "vectors or how near they are", "token": "continuations of a text"}
+"""What a model answers with, by the kind of its head's target."""
 VALUES = {"image": "IMAGE_FILE", "text": "some text", "spectrogram": "SOUND_FILE", "history": {"user": "ID"}}
 SEVERAL = "several"
 """Stands for the kind of a model of several inputs."""
@@ -77,18 +80,32 @@ def files(words: Sequence[str], kind: str) -> list[Path]:
     found: list[Path] = []
     for word in words:
         path = Path(word).expanduser()
-        if path.is_dir():
+        if is_there(word) and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILES.get(kind, ()) and file.is_file())
             if not inside:
                 raise DataError(f"{path}: no file in this folder fits a model of {kind}s; looked for {', '.join(FILES.get(kind, ()))}")
             found += inside
-        elif not path.exists() and glob.has_magic(word):
-            matching = sorted(Path(match) for match in glob.glob(word, recursive=True))  # noqa: PTH207 - the word may be absolute
-            if not matching:
-                raise DataError(f"{word}: no file matches")
-            found += matching
+        elif not is_there(word) and glob.has_magic(word):
+            found += matches(word)
         else:
             found.append(path)
+    return found
+
+
+def is_there(word: str) -> bool:
+    """Whether a word of a command line is a file or folder. A text that is too long for a name is none: pathlib raises for it, os.path does not."""
+    return bool(word) and os.path.exists(os.path.expanduser(word))  # noqa: PTH110, PTH111
+
+
+def matches(word: str) -> list[Path]:
+    """Files that a wildcard stands for, in order.
+
+    Raises:
+        DataError: for one with nothing in it.
+    """
+    found = sorted(Path(match) for match in glob.glob(os.path.expanduser(word), recursive=True))  # noqa: PTH111, PTH207 - the word may be absolute
+    if not found:
+        raise DataError(f"{word}: no file matches (in {Path.cwd()})\n  way out: a path, a folder or a wildcard of files that are there")
     return found
 
 
@@ -133,7 +150,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"no text file at {path}") from None
+        raise DataError(f"no text file at {path}; a text itself is given as a string, on the command line as --text") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text: {error}") from error
 

@@ -14,7 +14,7 @@ from zoo.data.tabular import Reading
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, load_bundle
 from zoo.inference.generate import Sampling, continuations, prompt_ids, text_of
-from zoo.inference.inputs import Sample, samples
+from zoo.inference.inputs import GIVES, Sample, samples
 from zoo.inference.rows import Wanted, row_samples
 from zoo.model import Model
 from zoo.parallel.device import choose_device
@@ -71,7 +71,14 @@ class Predictor:
         return dict(self.bundle.metrics)
 
     def predict(
-        self, inputs: Sequence[Any], *, batch_size: int = 32, top_k: int = 5, max_tokens: int = 64, temperature: float = 0.0, seed: int = 0
+        self,
+        inputs: Sequence[Any],
+        *,
+        batch_size: int = 32,
+        top_k: int = 5,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
     ) -> list[dict[str, Any]]:
         """One answer for each input, in order; one for each row where an input is a table's file.
 
@@ -81,9 +88,9 @@ class Predictor:
                 (``zoo.inference.rows``).
             batch_size: inputs that go through the model together; changes no answer.
             top_k: labels or items of each answer.
-            max_tokens: of a continuation.
-            temperature: of a continuation; 0 takes the likeliest token each time.
-            seed: of a continuation that is drawn; each input draws its own numbers.
+            max_tokens: of a continuation; 64, if not given. This and what follows is for models that write continuations.
+            temperature: of a continuation; 0, if not given, takes the likeliest token each time.
+            seed: of a continuation that is drawn, 0 if not given; each input draws its own numbers.
 
         Returns:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
@@ -91,11 +98,16 @@ class Predictor:
             Answers by the head's task: one label ``label``, ``probability``, ``probabilities``; several ``labels``, ``probabilities``; numbers ``values``; a
             ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know; a ``vector``; a
             ``continuation`` with its number of ``tokens`` and how it ``ended`` (end, length).
+
+        Raises:
+            ZooError: for one input in place of a list, numbers out of range, and options of a continuation where the model writes none.
         """
         if isinstance(inputs, str | bytes | Path | Mapping):
             raise ZooError(f"predict takes a list of inputs: predict([{inputs!r}])")
-        if batch_size < 1 or top_k < 1:
-            raise ZooError(f"batch_size={batch_size} and top_k={top_k} have to be 1 or more")
+        for name, value in (("batch_size", batch_size), ("top_k", top_k)):
+            if value < 1:
+                raise ZooError(f"{name}={value} has to be 1 or more")
+        sampling = self._sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
         if len(self.wanted) > 1:
             given = row_samples(inputs, self.wanted, self.reading)
         else:
@@ -103,12 +115,25 @@ class Predictor:
         head: Any = self.model.head
         if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
             head.answers = min(top_k, head.target.num_items)
-        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
         answers: list[dict[str, Any]] = []
         for start in range(0, len(given), batch_size):
             part = given[start : start + batch_size]
-            answers += self._continue(part, sampling, start) if isinstance(self.target, NextTokenCodec) else self._answer(part, top_k)
+            answers += self._continue(part, sampling, start) if self.writes else self._answer(part, top_k)
         return answers
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answers are continuations."""
+        return isinstance(self.target, NextTokenCodec)
+
+    def _sampling(self, **asked: Any) -> Sampling:
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        if wanted and not self.writes:
+            told, kind = ", ".join(f"{name}={value}" for name, value in wanted.items()), self.target.spec.kind
+            raise ZooError(
+                f"{told}: for models that give {GIVES['token']}; this one gives {GIVES.get(kind, kind)}\n  way out: predict without {', '.join(wanted)}"
+            )
+        return Sampling(**wanted)
 
     def _continue(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
         """Texts with what the model writes after them."""

@@ -148,6 +148,7 @@ def test_texts_and_files_of_text(predictor: Predictor, tmp_path: Path) -> None:
     assert third["input"].endswith("many.csv:1")
     assert fourth["probability"] != first["probability"]
     assert "no text file" in fifth["error"]
+    assert "--text" in fifth["error"]
 
 
 @pytest.mark.parametrize("kind", ["text"])
@@ -156,5 +157,9 @@ def test_misuse_is_told(predictor: Predictor) -> None:
         predictor.predict("hello")
     with pytest.raises(ZooError, match="top_k=0"):
         predictor.predict(["hello"], top_k=0)
+    with pytest.raises(ZooError, match=r"^batch_size=0 has"):
+        predictor.predict(["hello"], batch_size=0)
+    with pytest.raises(ZooError, match=r"temperature=0.5, seed=1: for models that give continuations of a text; this one gives labels\n.*without temp"):
+        predictor.predict(["hello"], temperature=0.5, seed=1)
     assert predictor.predict([]) == []
     assert predictor.predict([5])[0]["error"] == "a text is a string, not int"
