@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.heads.retrieval_metrics import RetrievalMetrics
+from zoo.heads.retrieval_metrics import RetrievalMetrics, list_lengths
 from zoo.layers.precision import widen
 from zoo.registry import HEADS
 from zoo.specs import FeatureSpec, PairTarget
@@ -65,9 +65,7 @@ class ContrastiveHead(nn.Module):
             raise ValueError(f"the head compares a vector of each of two inputs, and gets {found}; choose model/encoder=dual")
         if not 1 / LARGEST <= temperature <= 1:
             raise ValueError(f"temperature={temperature} is not between {1 / LARGEST} and 1; choose e.g. 0.07")
-        if not k or min(k) < 1:
-            raise ValueError(f"k={list(k)} has to list positive lengths, e.g. [1, 5, 10]")
-        self.target, self.comparison, self.parts, self.k = target, loss, features.parts, tuple(sorted(set(k)))
+        self.target, self.comparison, self.parts, self.k = target, loss, features.parts, list_lengths(k)
         self.log_scale = nn.Parameter(torch.full((1,), -log(temperature)))
         self.bias = nn.Parameter(torch.full((1,), float(bias))) if loss is Comparison.SIGMOID else None
         first, second = self.parts

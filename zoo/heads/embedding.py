@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.heads.retrieval_metrics import NeighbourMetrics
+from zoo.heads.retrieval_metrics import NeighbourMetrics, list_lengths
 from zoo.layers.pooling import Pool, Pooling
 from zoo.layers.precision import widen
 from zoo.registry import HEADS
@@ -53,9 +53,7 @@ class EmbeddingHead(nn.Module):
             raise ValueError(f"temperature={temperature} is not above 0 and up to 1; choose e.g. 0.1")
         if dim < 0:
             raise ValueError(f"dim={dim} is negative; choose 0 for the width of the features, {features.dim}, or that of the vectors")
-        if not k or min(k) < 1:
-            raise ValueError(f"k={list(k)} has to list positive lengths, e.g. [1, 5, 10]")
-        self.target, self.temperature, self.k = target, temperature, tuple(sorted(set(k)))
+        self.target, self.temperature, self.k = target, temperature, list_lengths(k)
         self.pool = Pool(features=features, pooling=pooling)
         self.projection = nn.Linear(features.dim, dim) if dim else None
         self.protocol = (

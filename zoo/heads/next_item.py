@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.heads.causal import check_causal
 from zoo.heads.ranking_metrics import RankingMetrics
 from zoo.layers.dropout import Dropout
 from zoo.layers.pooling import last_place, last_real
 from zoo.layers.precision import widen
 from zoo.random import current
 from zoo.registry import HEADS
-from zoo.specs import FeatureSpec, ItemTarget, Layout
+from zoo.specs import FeatureSpec, ItemTarget
 from zoo.structs import Features, LossTerm, Prediction, Targets
 
 
@@ -58,12 +59,7 @@ class NextItemHead(nn.Module):
         answers: int = 10,
     ) -> None:
         super().__init__()
-        if features.layout is not Layout.SEQUENCE or not features.causal:
-            found = "a sequence in which positions see later ones" if features.layout is Layout.SEQUENCE else f"a {features.layout}"
-            raise ValueError(
-                f"the head needs a causal sequence, or it would see what it has to predict, and gets {found}; "
-                "set model.encoder.attention=causal (transformer) or model.encoder.direction=forward (lstm)"
-            )
+        check_causal(features)
         if not k or min(k) < 1 or 10 not in k:
             raise ValueError(f"k={list(k)} has to list positive lengths, 10 among them: ndcg@10 says which checkpoint is best")
         if num_sampled < 1 or answers < 1:

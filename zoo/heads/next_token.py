@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.heads.causal import check_causal
 from zoo.heads.token_metrics import TokenMetrics
 from zoo.layers.dropout import Dropout
 from zoo.layers.fits import Fit
 from zoo.layers.pooling import last_place
 from zoo.layers.precision import widen
 from zoo.registry import HEADS
-from zoo.specs import FeatureSpec, Layout, TokenTarget
+from zoo.specs import FeatureSpec, TokenTarget
 from zoo.structs import Features, LossTerm, Prediction, Targets
 
 
@@ -36,12 +37,7 @@ class NextTokenHead(nn.Module):
 
     def __init__(self, *, features: FeatureSpec, target: TokenTarget, dropout: float = 0.0) -> None:
         super().__init__()
-        if features.layout is not Layout.SEQUENCE or not features.causal:
-            found = "a sequence in which positions see later ones" if features.layout is Layout.SEQUENCE else f"a {features.layout}"
-            raise ValueError(
-                f"the head needs a causal sequence, or it would see what it has to predict, and gets {found}; "
-                "set model.encoder.attention=causal (transformer) or model.encoder.direction=forward (lstm)"
-            )
+        check_causal(features)
         self.target = target
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(features.dim, target.vocab_size, bias=False)

@@ -17,6 +17,17 @@ TIE = 1e-5
 CHUNK = 1024
 
 
+def list_lengths(k: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths of ranked list at which recall is reported, each once, in order.
+
+    Raises:
+        ValueError: for none, and for one that is not positive.
+    """
+    if not k or min(k) < 1:
+        raise ValueError(f"k={list(k)} has to list positive lengths, e.g. [1, 5, 10]")
+    return tuple(sorted(set(k)))
+
+
 class RetrievalMetrics:
     """``recall@k``, ``median_rank`` and ``mrr`` of each input as the query and the other as the answer, over every row of the split.
 

@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from zoo.heads.classification import ClassificationHead, ClassWeights
+from zoo.heads.contrastive import ContrastiveHead
+from zoo.heads.embedding import EmbeddingHead
 from zoo.heads.next_item import NextItemHead
+from zoo.heads.next_token import NextTokenHead
 from zoo.heads.ranking_metrics import RankingMetrics
 from zoo.heads.regression import RegressionHead
-from zoo.specs import ClassTarget, FeatureSpec, ItemTarget, Labelling, Layout, NumberTarget
+from zoo.specs import ClassTarget, FeatureSpec, ItemTarget, Labelling, Layout, NumberTarget, PairTarget, TokenTarget
 
 VECTOR = FeatureSpec(dim=4, layout=Layout.VECTOR, pooled=True)
+PAIR = FeatureSpec(dim=4, layout=Layout.SEQUENCE, parts=("image", "text"))
 LABELS = ClassTarget(name="label", labels=("cat", "dog", "owl"), counts=(6, 3, 1))
 
 
@@ -86,6 +90,12 @@ def test_balanced_weights_are_no_part_of_a_checkpoint() -> None:
             lambda: NextItemHead(features=FeatureSpec(dim=4, layout=Layout.SEQUENCE), target=ItemTarget(name="next", num_items=5)),
             "gets a sequence in which positions see later ones",
         ),
+        (
+            lambda: NextTokenHead(features=FeatureSpec(dim=4, layout=Layout.SEQUENCE), target=TokenTarget(name="next", vocab_size=5)),
+            "gets a sequence in which positions see later ones; .* model.encoder.direction=forward",
+        ),
+        (lambda: EmbeddingHead(features=VECTOR, target=PairTarget(name="same"), k=()), r"k=\[\] has to list positive lengths"),
+        (lambda: ContrastiveHead(features=PAIR, target=PairTarget(name="same"), k=(5, 0)), r"k=\[5, 0\] has to list positive lengths"),
         (
             lambda: NextItemHead(features=FeatureSpec(dim=4, layout=Layout.SEQUENCE, causal=True), target=ItemTarget(name="next", num_items=5), k=(5,)),
             r"k=\[5\]",
