@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
-from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean
+from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean, near
 from zoo.parallel.check import check_sharded_optimizer, check_sharing, parts_of_batch
 from zoo.prefixes import check_prefix, under
 from zoo.settings import BatchStatistics, Fault
@@ -236,9 +236,13 @@ def check_init_weights(config: RunConfig) -> None:
 def check_init_prefixes(config: RunConfig, model: "Model") -> None:
     """What ``init_skip``, ``init_fit`` and ``init_rename`` name is in the model."""
     names = [name for name, _ in model.named_parameters()]
-    for key, prefixes in (("init_skip", config.run.init_skip), ("init_fit", config.run.init_fit)):
-        for place, prefix in enumerate(prefixes):
-            check_prefix(f"{key}[{place}]", prefix, names)
+    parts = {name.partition(".")[0] for name in names}
+    for place, prefix in enumerate(config.run.init_skip):
+        part = prefix.partition(".")[0]
+        if part not in parts and near(part, parts):  # others may be the weights' own, which are read later
+            check_prefix(f"init_skip[{place}]", prefix, names)
+    for place, prefix in enumerate(config.run.init_fit):
+        check_prefix(f"init_fit[{place}]", prefix, names)
     for theirs, ours in config.run.init_rename.items():
         check_prefix(f"init_rename.{theirs}", ours, names)
     if config.run.init_fit:

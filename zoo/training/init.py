@@ -12,20 +12,17 @@ from torch import Tensor
 from zoo.data.agreement import FOLDER, OF_THE_INPUTS, Difference, codec_differences, ways_to_keep
 from zoo.data.processor import Processor
 from zoo.errors import CheckpointError, ConfigError
-from zoo.hub.fit import Meaning, counterpart, fits_of, fitted, meaning, rows_declared
+from zoo.hub.fit import counterpart, fits_of, fitted, meaning, rows_declared
 from zoo.hub.resolve import resolve
 from zoo.hub.weights import read_header, renamed
-from zoo.layers.fits import Fit
 from zoo.model import Model
 from zoo.prefixes import check_prefix, longest, under
 from zoo.training.checkpoint import open_checkpoint
+from zoo.training.init_ways import Misfit, Sides, can_be_fitted, ways_to_init
 from zoo.training.marker import MARKER
 from zoo.training.published import find_checkpoint, published_weights
 from zoo.training.store import store_of
 from zoo.training.tensors import read_tensors
-
-MANY = 8
-"""Layers that a way out names one by one."""
 
 
 @dataclass(frozen=True)
@@ -103,34 +100,22 @@ def init_weights(
     able = fits_of(model)
     changing = [name for name in state if name in found and name in able and longest(name, fit) is not None and not skips(name)]
     wanted, given = [name for name in state if not skips(name)], [name for name in found if not skips(name)]
-    problems = [f"missing: {name}" + renamed(name, set(given) - set(wanted)) for name in wanted if name not in found]
-    problems += [f"unexpected: {name}" for name in given if name not in state]
-    problems += [
-        f"other shape: {name} is {list(found[name].shape)} in the file, {list(state[name].shape)} in the model"
-        for name in wanted
-        if name in found and found[name].shape != tuple(state[name].shape) and name not in changing
-    ]
     if rename:  # a part of the model was asked for: the rest is as initialised
-        inside = [name for name in state if longest(name, rename.values()) is not None]
-        wanted = [name for name in wanted if name in inside]
-        problems = [problem for problem in problems if not problem.startswith("missing: ") or problem.split(" ")[1] in inside]
-    if problems:
-        layers = {problem.split(": ")[1].split(" ")[0].rpartition(".")[0] or problem.split(": ")[1].split(" ")[0] for problem in problems}
-        prefixes = sorted({"head" if layer.startswith("head.") else layer for layer in layers})
-        if len(prefixes) > MANY:  # another architecture: by part
-            prefixes = sorted({prefix.partition(".")[0] for prefix in prefixes})
-        raise CheckpointError(
-            f"init: {len(problems)} tensors of {file} do not fit the model:\n  "
-            + "\n  ".join(problems[:40])
-            + (f"\n  and {len(problems) - 40} more" if len(problems) > 40 else "")
-            + f"\n  way out 1: leave what is new as initialised: init_skip=[{','.join(prefixes)}]"
-            + f"\n  way out 2: the sizes of this data and those of the weights' may differ: init_fit=[{','.join(able)}]"
-        )
+        wanted = [name for name in wanted if longest(name, rename.values()) is not None]
+    misfits = misfits_of(found, state, wanted, given, changing)
     folder = processor_folder(path)
     source = Processor.load(folder) if folder is not None else None
-    if folder is not None and source is not None and data is not None:
-        refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing], fit)
     before, now = meaning(source, model), meaning(data, model)
+    sides = Sides(found, state, skip, fit, before, now)
+    if misfits:
+        raise CheckpointError(
+            f"init: {len(misfits)} tensors of {file} do not fit the model:\n  "
+            + "\n  ".join(misfit.told for misfit in misfits[:40])
+            + (f"\n  and {len(misfits) - 40} more" if len(misfits) > 40 else "")
+            + numbered(ways_to_init(model, misfits, sides))
+        )
+    if folder is not None and source is not None and data is not None:
+        refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing], sides)
     told: dict[str, str] = {}
     with torch.no_grad():
         for name in wanted:
@@ -143,6 +128,18 @@ def init_weights(
     unused = [*(name for name in found if skips(name)), *left]
     skipped = [name for name in state if name not in wanted]
     return InitReport(file, wanted, skipped, unused, compared=source is not None and data is not None, renamed=names, fitted=told)
+
+
+def misfits_of(found: Mapping[str, Tensor], state: Mapping[str, Tensor], wanted: list[str], given: list[str], changing: list[str]) -> list[Misfit]:
+    """What the model wants and the file has not, what the file gives and the model has not, and what both have in other shapes."""
+    misfits = [Misfit(name, f"missing: {name}" + renamed(name, set(given) - set(wanted))) for name in wanted if name not in found]
+    misfits += [Misfit(name, f"unexpected: {name}") for name in given if name not in state]
+    theirs = set(given)
+    return misfits + [
+        Misfit(name, f"other shape: {name} is {list(found[name].shape)} in the file, {list(state[name].shape)} in the model")
+        for name in [name for name in state if name in theirs]
+        if found[name].shape != tuple(state[name].shape) and name not in changing
+    ]
 
 
 def renamed_tensors(found: dict[str, Tensor], rename: Mapping[str, str], file: str) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
@@ -203,7 +200,7 @@ def processor_folder(path: Path) -> Path | None:
     return next((found for found in candidates if (found / "processor.json").is_file()), None)
 
 
-def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, folder: Path, wanted: list[str], fit: Sequence[str] = ()) -> None:
+def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, folder: Path, wanted: list[str], sides: Sides) -> None:
     """Shapes tell the sizes of vocabularies only.
 
     Args:
@@ -212,7 +209,7 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         data: codecs of the data that was opened.
         folder: of the source's processor.
         wanted: names of the tensors that would be taken over as they are.
-        fit: what ``init_fit`` names already.
+        sides: the weights and the model, with what was asked for.
 
     Raises:
         CheckpointError: where tensors would be taken over whose rows stand for something else.
@@ -232,24 +229,22 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
     if not prefixes:
         return
     lines = dict.fromkeys(f"{entry}\n    which {_some(taken[prefix])} would take over" for prefix in prefixes for entry in told[prefix])
-    ways = [f"leave what depends on them as initialised: init_skip=[{','.join(prefixes)}]"]
-    ways[:0] = ways_to_fit(model, [name for names in taken.values() for name in names], fit, meaning(source, model), meaning(data, model))
+    skip = [*sides.skip, *prefixes]
+    ways = [f"leave what depends on them as initialised: init_skip=[{','.join(skip)}]"] if sides.taken(skip) else []
+    names = list(dict.fromkeys(name for names in taken.values() for name in names))
+    if set(names) <= set(can_be_fitted(model, names, sides)):
+        ways[:0] = [f"let rows follow what they stand for: init_fit=[{','.join(dict.fromkeys([*sides.fit, *names]))}]"]
     if "encoder" in prefixes or answer.kind in OF_THE_INPUTS:
         ways[:0] = ways_to_keep(given, folder)
     raise CheckpointError(
         "init: the sizes agree, but not what they stand for (in the weights' data -> in this data):\n  "
         + "\n  ".join(lines)
-        + "".join(f"\n  way out {number}: {way}" for number, way in enumerate(ways, 1))
+        + numbered(ways or ["init=null to start from random weights"])
     )
 
 
-def ways_to_fit(model: Model, names: list[str], fit: Sequence[str], before: Meaning, now: Meaning) -> list[str]:
-    """What lets rows follow their entries, where that goes for all of these tensors."""
-    able = fits_of(model)
-    known = {Fit.VOCABULARY: (before.vocabulary, now.vocabulary), Fit.LABELS: (before.labels, now.labels)}
-    if any(name not in able or None in known.get(able[name][1], (None,)) for name in names):
-        return []
-    return [f"let rows follow what they stand for: init_fit=[{','.join(dict.fromkeys([*fit, *names]))}]"]
+def numbered(ways: Sequence[str]) -> str:
+    return "".join(f"\n  way out {number}: {way}" for number, way in enumerate(ways, 1))
 
 
 def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor, wanted: list[str]) -> list[str]:
