@@ -177,7 +177,7 @@ def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, 
     if base:
         front |= {"base_model": base, "base_model_relation": "finetune"}
     if licence:
-        front["license"] = licence
+        front["license"] = licence.lower()  # the Hub's names of licences are those of SPDX in small letters
     results = []
     for split in ("test", "validation"):
         figures = [{"type": key.split("/", 1)[1], "value": value, "name": key} for key, value in sorted(metrics.items()) if key.startswith(f"{split}/")]

@@ -52,7 +52,7 @@ def test_a_chain_of_runs_is_followed_to_the_record(runs: tuple[Path, Path], tmp_
     finally:
         (first / CONFIG).write_text(yaml.safe_dump(tree))
     front, text = front_and_text(second)
-    assert (front["base_model"], front["base_model_relation"], front["license"]) == (MINILM, "finetune", "MIT")
+    assert (front["base_model"], front["base_model_relation"], front["license"]) == (MINILM, "finetune", "mit")
     assert "an unpublished run of zoo, `sentences`, which started from the pretrained model `minilm_l6` (licence Apache-2.0; from" in text
     told = "The licence given for these weights, MIT, is another than that of `minilm_l6`, which they start from: Apache-2.0."
     assert told in text
