@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from zoo.cli.main import main
 from zoo.config import RunConfig
+from zoo.training.tensors import read_tensors
 
 TINY = ["logger=none", "model/encoder=mlp_tiny", "trainer.max_steps=2", "trainer.eval_every=2"]
 
@@ -106,7 +108,51 @@ def test_a_directory_that_holds_a_run_is_not_written_over(capfd: pytest.CaptureF
 def test_data_that_is_not_there_leaves_no_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     error = train(capfd, *TINY, "data=image_folder", "data.root=nowhere", code=2)["error"]
     assert "nowhere" in error["message"]
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("given", [[], ["run_dir=some/where"], ["run_dir=mine"]])
+def test_weights_that_do_not_fit_leave_no_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str], processes: int, given: list[str]) -> None:
+    """The data is kept and the model is built by then; what was there before stays, and the same command may be given again."""
+    source = train(capfd, *TINY, "run_dir=source")["run"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("of the user's")
+    before = sorted(tmp_path.rglob("*"))
+    wrong = [*TINY, f"init={source}", "model.encoder.dims=[7]", f"parallel.processes={processes}", *given]
+    for _ in range(2):
+        train(capfd, *wrong, code=2)
+        assert sorted(tmp_path.rglob("*")) == before
+    train(capfd, *wrong, "init_skip=[encoder,head]")
+
+
+def test_a_run_that_has_begun_keeps_its_directory(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A mistake of the user's after the first step; one that is gone on with and refused keeps everything."""
+    diverging = [*TINY, "optimizer=sgd", "optimizer.lr=1e30", "trainer.clip_norm=null", "trainer.max_steps=20", "trainer.log_every=1", "run_dir=begun"]
+    train(capfd, *diverging, code=2)
+    assert {"config.yaml", "log.jsonl"} <= {path.name for path in (tmp_path / "begun").iterdir()}
+    train(capfd, *TINY, "run_dir=whole")
+    before = sorted(tmp_path.rglob("*"))
+    train(capfd, "resume=whole", "trainer.max_steps=1", code=2)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+RENAMES = ["init_rename.encoder.blocks.0=encoder.blocks.1", "init_rename={encoder.blocks.0: encoder.blocks.1}"]
+
+
+@pytest.mark.parametrize("line", RENAMES)
+def test_weights_of_a_part_under_another_name(capfd: pytest.CaptureFixture[str], line: str) -> None:
+    """Frozen, they are found in the bundle as they were in the source, under the model's name."""
+    sizes = ["model.encoder.dim=8", "model.encoder.depth=2", "model.encoder.heads=2", "model.encoder.patch_size=4"]
+    tiny = ["logger=none", "model/encoder=vit", *sizes, "trainer.max_steps=1"]
+    source = read_tensors(Path(train(capfd, *tiny, "run_dir=source")["bundle"]) / "model.safetensors")
+    result = train(capfd, *tiny, "seed=1", "init=source", line, "trainer.freeze=[encoder]")
+    found = read_tensors(Path(result["bundle"]) / "model.safetensors")
+    taken = [name for name in source if name.startswith("encoder.blocks.0.")]
+    assert taken
+    assert all(torch.equal(found[name.replace(".0.", ".1.", 1)], source[name]) for name in taken)
+    assert not all(torch.equal(found[name], source[name]) for name in taken)  # the first block is another seed's
+    assert set(json.loads((Path(result["run"]) / "init.json").read_text())["renamed"].values()) == set(taken)
 
 
 BROKEN = '''

@@ -2,10 +2,7 @@
 
 import argparse
 import os
-import shutil
-import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +10,9 @@ import yaml
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import OVERRIDES, CommandParser
+from zoo.cli.run_dir import RunDir, new_run_dir
 from zoo.config import RunConfig
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.compose import Composer
@@ -122,27 +120,18 @@ def start(config: RunConfig, overrides: Sequence[str], run_dir: Path | None = No
         from zoo.parallel.launch import refuse_ranks_within_ranks
 
         refuse_ranks_within_ranks(config.parallel.processes)
-    run_dir = prepare(config, overrides, run_dir)
-    if config.parallel.processes > 1:
-        from zoo.parallel.launch import launch
-
-        return launch(run_dir, config.parallel.processes)
-    from zoo.training.job import run_job
-
+    made = prepare(config, overrides, run_dir)
     try:
-        return run_job(config, run_dir)
+        if config.parallel.processes > 1:
+            from zoo.parallel.launch import launch
+
+            return launch(made.path, config.parallel.processes)
+        from zoo.training.job import run_job
+
+        return run_job(config, made.path)
     except ZooError:
-        if not config.run.resume:
-            forget(run_dir)
+        made.forget()
         raise
-
-
-def forget(run_dir: Path) -> None:
-    """Take back the directory of a run that was refused before it began: whatever has a log stays."""
-    if {file.name for file in run_dir.iterdir()} <= {"config.yaml", "overrides.yaml", "elastic.json"}:
-        for file in run_dir.iterdir():
-            file.unlink()
-        run_dir.rmdir()
 
 
 def follow_torchrun() -> None:
@@ -156,42 +145,49 @@ def under_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
-    """The run's one directory, with its config and overrides; under torchrun rank 0 makes it for all."""
+def prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> RunDir:
+    """The run's one directory, with its config and overrides; under torchrun rank 0 makes it for all, and may take it back."""
     if under_torchrun():
         from zoo.parallel.device import choose_device
         from zoo.parallel.launch import local_place, shared_run_dir
 
         device = choose_device(config.trainer.device, local_place()[1])
-        return shared_run_dir(lambda: _prepare(config, overrides, run_dir), device, config.parallel.timeout)
+        mine: list[RunDir] = []
+
+        def make() -> Path:
+            mine.append(_prepare(config, overrides, run_dir))
+            return mine[0].path
+
+        path = shared_run_dir(make, device, config.parallel.timeout)
+        return mine[0] if mine else RunDir(path)
     return _prepare(config, overrides, run_dir)
 
 
-def _prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
+def _prepare(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> RunDir:
     from zoo.parallel.elastic import begun_before, remember
 
     if (begun := begun_before(config, run_dir)) is not None:
         note(f"{begun}: started again, goes on")
-        return begun
+        return RunDir(begun)
     made = _made(config, overrides, run_dir)
-    remember(made)
+    remember(made.path)
     return made
 
 
-def _made(config: RunConfig, overrides: Sequence[str], run_dir: Path | None) -> Path:
+def _made(config: RunConfig, overrides: Sequence[str], given: Path | None) -> RunDir:
     if config.run.resume:
         return _resumed(config, config.run.resume)
     if config.trainer.checkpoint_to is not None:
         from zoo.training.store import Store
 
         Store(config.trainer.checkpoint_to).check_new()
-    run_dir = new_run_dir(config, run_dir)
-    config.save(run_dir / "config.yaml")
-    (run_dir / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)), encoding="utf-8")
+    run_dir = new_run_dir(config, given)
+    config.save(run_dir.path / "config.yaml")
+    (run_dir.path / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)), encoding="utf-8")
     return run_dir
 
 
-def _resumed(config: RunConfig, place: str) -> Path:
+def _resumed(config: RunConfig, place: str) -> RunDir:
     """The directory of a run that goes on; made anew from its store, where that is what is given."""
     from zoo.training.resume import accept_resume
     from zoo.training.store import is_url, run_files
@@ -199,34 +195,8 @@ def _resumed(config: RunConfig, place: str) -> Path:
     with run_files(place) as files:
         accept_resume(config, files)
         if not is_url(place):
-            return files
+            return RunDir(files)
         run_dir = new_run_dir(config)
-        shutil.copytree(files, run_dir, dirs_exist_ok=True)
-    note(f"{place} goes on in {run_dir}")
+        run_dir.copy(files)
+    note(f"{place} goes on in {run_dir.path}")
     return run_dir
-
-
-def new_run_dir(config: RunConfig, given: Path | None = None) -> Path:
-    """Make runs/<name>/<time>, or the directory that was asked for; never one that holds a run already."""
-    if given is not None or config.run.run_dir is not None:
-        folder = given or Path(str(config.run.run_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "config.yaml").exists():
-            raise ConfigError(
-                "run_dir",
-                f"{folder} holds a run already",
-                f"go on with it: zoo train resume={folder}",
-                "another directory",
-                "run_dir=null for runs/<name>/<time>",
-            )
-        return folder
-    parent = Path("runs") / config.run.name
-    parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        folder = parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        try:
-            folder.mkdir()
-        except FileExistsError:  # two runs of one name in one second
-            time.sleep(0.2)
-        else:
-            return folder
