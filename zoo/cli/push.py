@@ -1,6 +1,7 @@
 """``zoo push``: publish a model."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
@@ -36,11 +37,10 @@ def run(arguments: Sequence[str]) -> int:
         return DONE
     from zoo.hub.bundle import CONFIG
     from zoo.hub.push import destination, push
-    from zoo.hub.resolve import resolve
 
     with only_json(options.json):
         destination(options.to)  # before a model is fetched that could not be sent anyway
-        pushed = push(resolve(options.model), options.to, private=options.private, message=options.message)
+        pushed = push(as_it_is(options.model), options.to, private=options.private, message=options.message)
     if options.json:
         say_json({"address": pushed.address, "url": pushed.url, "files": pushed.files, "left_out": pushed.left_out})
         return DONE
@@ -52,3 +52,11 @@ def run(arguments: Sequence[str]) -> int:
         note(f"{CONFIG}: {key}: {change}, so that no folder of this machine is named")
     note(f"{pushed.files} files at {pushed.url}; use it: zoo predict {pushed.address} ...")
     return DONE
+
+
+def as_it_is(model: str) -> Path:
+    """A folder is pushed in the layout that it has; a name or an address is looked up."""
+    from zoo.hub.resolve import exists, resolve
+
+    here = Path(model).expanduser()
+    return here if exists(here) else resolve(model)

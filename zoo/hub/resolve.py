@@ -9,7 +9,10 @@ from zoo.hub.records import names, records
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
 
-SUPPORTED = "a path to a bundle or a run's directory, a name (`zoo list pretrained`), or an address (hf://, timm://, https://...#sha256=, pypi://)"
+SUPPORTED = (
+    "a path to a bundle, a run's directory or a checkpoint in its own library's layout, a name (`zoo list pretrained`), or an address "
+    "(hf://, timm://, https://...#sha256=, pypi://)"
+)
 
 
 def load(uri: str | Path, *, device: str = "auto") -> "Predictor":
@@ -29,8 +32,12 @@ def load(uri: str | Path, *, device: str = "auto") -> "Predictor":
     return Predictor.load(folder, device=device)
 
 
-def resolve(uri: str | Path) -> Path:
-    """The folder that a path, a name or an address stands for; what is not here yet is fetched.
+def resolve(uri: str | Path, *, weights: bool = False) -> Path:
+    """The folder that a path, a name or an address stands for; what is not here yet is fetched, and foreign checkpoints are converted, into the cache.
+
+    Args:
+        uri: path, name or address.
+        weights: whether a file of nothing but tensors will do.
 
     Raises:
         CheckpointError: where there is none; the message says what is supported.
@@ -39,8 +46,8 @@ def resolve(uri: str | Path) -> Path:
     text = str(uri)
     if "://" not in text:
         path = Path(text).expanduser()
-        if path.exists():
-            return path
+        if exists(path):
+            return local(path)
         check_name(text)
     elif text.partition("://")[0] in STORES:
         raise CheckpointError(
@@ -49,7 +56,22 @@ def resolve(uri: str | Path) -> Path:
         )
     from zoo.hub.pull import pull
 
-    return pull(text).folder
+    return pull(text, weights=weights).folder
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; a text that is too long to be a path is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def local(path: Path) -> Path:
+    """A bundle, run, checkpoint or file of zoo's as it is; the bundle of any other library's checkpoint."""
+    from zoo.hub.local import converted, is_foreign
+
+    return converted(path) if is_foreign(path) else path
 
 
 STORES = ("s3", "gs", "gcs", "az", "abfs", "sftp", "ssh", "ftp", "file", "memory")

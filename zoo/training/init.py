@@ -82,7 +82,7 @@ def init_weights(
             stand for other entries than in the source.
         ConfigError: for a prefix that no tensor has.
     """
-    path = resolve(uri)
+    path = resolve(uri, weights=True)
     file, found = published(path)
     state = model.state_dict()
     found, names, left = renamed_tensors(found, rename or {}, file)
