@@ -1,13 +1,14 @@
 """A file server on loopback that does what bad networks do, one fault after the other."""
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests.loopback import loopback
 
 Fault = Callable[["Handler", bytes, int], None]
 
@@ -156,17 +157,5 @@ def certificate(folder: Path, *, days: int) -> Path:
 @contextmanager
 def serving(content: dict[str, bytes], faults: dict[str, list[Fault]] | None = None, *, tls: Path | None = None) -> Iterator[Files]:
     files = Files(content=dict(content), faults={path: list(entries) for path, entries in (faults or {}).items()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"files": files}))
-    server.daemon_threads = True
-    if tls is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    files.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with loopback(type("Bound", (Handler,), {"files": files}), tls=tls) as files.url:
         yield files
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from typing import TypeVar
 from urllib.parse import unquote
+
+from tests.loopback import loopback
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 1000
@@ -104,6 +106,9 @@ class HubHandler(BaseHTTPRequestHandler):
         pass
 
 
+Kind = TypeVar("Kind", bound=HubHandler)
+
+
 def told(repo: str, files: dict[str, bytes]) -> dict[str, object]:
     """What ``/api/models/REPO/revision/REV?blobs=true`` says."""
     siblings = []
@@ -116,14 +121,13 @@ def told(repo: str, files: dict[str, bytes]) -> dict[str, object]:
 
 
 @contextmanager
-def hub(repos: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, type[HubHandler]]]:
-    """Its address, and what it was asked."""
-    handler = type("Bound", (HubHandler,), {"repos": repos, "asked": [], "authorised": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    finally:
-        server.shutdown()
-        server.server_close()
+def hub(repos: dict[str, dict[str, bytes]], kind: type[Kind] = HubHandler) -> Iterator[tuple[str, type[Kind]]]:  # type: ignore[assignment]
+    """Its address, and what it was asked.
+
+    Args:
+        repos: files by path, by repository.
+        kind: of handler.
+    """
+    handler = type("Bound", (kind,), {"repos": repos, "asked": [], "authorised": []})
+    with loopback(handler) as url:
+        yield url, handler

@@ -17,15 +17,13 @@ import shutil
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -35,6 +33,7 @@ from tools.figures import markdown, use_this_tree, verdict
 use_this_tree()
 from tests import fault_server as faulty  # noqa: E402
 from tests.hub_server import COMMIT, HubHandler  # noqa: E402
+from tests.hub_server import hub as serving_hub  # noqa: E402
 from tests.unit.hub.test_downloader import _race  # noqa: E402
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
@@ -233,7 +232,7 @@ def races(rounds: int) -> Row:
 class FaultyHub(HubHandler):
     """The Hub, whose weights come from where things go wrong."""
 
-    faults: list[faulty.Fault]
+    faults: ClassVar[list[faulty.Fault]] = []
     begin = faulty.Handler.begin
 
     def do_GET(self) -> None:  # noqa: N802 - the standard library's name
@@ -247,19 +246,6 @@ class FaultyHub(HubHandler):
         super().do_GET()
 
 
-@contextmanager
-def faulty_hub(repos: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, type[FaultyHub]]]:
-    handler = type("Bound", (FaultyHub,), {"repos": repos, "asked": [], "authorised": [], "faults": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def hub(rounds: int) -> Iterator[Row]:
     """`zoo pull hf://...`: a bundle of zoo's own, its weights from the faulty place."""
     from zoo.hub.resolve import pretrained
@@ -267,7 +253,7 @@ def hub(rounds: int) -> Iterator[Row]:
     digits = pretrained()["digits_cnn"]
     files = {str(path.relative_to(digits)): path.read_bytes() for path in sorted(digits.rglob("*")) if path.is_file()}
     weights = files["model.safetensors"]
-    with faulty_hub({"org/digits": files}) as (url, server):
+    with serving_hub({"org/digits": files}, FaultyHub) as (url, server):
         os.environ["HF_ENDPOINT"] = url  # read when the client is imported, which is now
         from zoo.hub.cache import Cache
         from zoo.hub.pull import pull
