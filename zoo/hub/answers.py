@@ -18,11 +18,14 @@ class AttemptError(Exception):
         anew: whether what is here of the file is of no use.
         wait: seconds that the source asks for.
         unreachable: whether nobody answered.
+        other: whether a file came, and it is another one than was asked for.
     """
 
-    def __init__(self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None, unreachable: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None, unreachable: bool = False, other: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.attempts, self.anew, self.wait, self.unreachable = reason, attempts, anew, wait, unreachable
+        self.reason, self.attempts, self.anew, self.wait, self.unreachable, self.other = reason, attempts, anew, wait, unreachable, other
 
 
 def accepted(response: "httpx2.Response", start: int) -> bool:
@@ -58,7 +61,7 @@ def expected_length(response: "httpx2.Response", start: int, size: int | None) -
         return size
     whole = start + int(told)
     if size is not None and whole != size:
-        raise AttemptError(f"its file has {whole:,} bytes, not {size:,}", attempts=2 if start else 1, anew=True)
+        raise AttemptError(f"its file has {whole:,} bytes, not {size:,}", attempts=2 if start else 1, anew=True, other=True)
     return whole
 
 

@@ -3,6 +3,7 @@
     $ZOO_CACHE, else $XDG_CACHE_HOME/zoo, else ~/.cache/zoo
       blobs/<sha256>          a file, checked when it arrived
       blobs/<sha256>.seen     size, inode and time that it had then
+      blobs/<sha256>.from     the source that gave it
       blobs/<sum>.name        sha256 of what came by another checksum
       blobs/<sum>.HOST-PID-TOKEN.partial    what one process has of a file so far
       models/<name>-<key>/    a bundle, with .source.json: what it was made of
@@ -17,6 +18,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -91,19 +93,28 @@ class Cache:
     # --- files ------------------------------------------------------------------------------------------------------------------
 
     def blob(self, sha256: str) -> Path | None:
-        """A file by its checksum; None where it is not here, or not what it was any more (then it is removed)."""
+        """A file by its checksum; None where it is not here, or not what it was any more (then it is removed, with a note on standard error)."""
+        path = self.blobs / sha256
+        if self.right(sha256):
+            return path
+        if path.exists():
+            self.remove(sha256)
+            sys.stderr.write(f"{path}: damaged: its content is not what it was when it arrived; removed, and not used\n")
+        return None
+
+    def right(self, sha256: str) -> bool:
+        """Whether a file is here and has this checksum; its bytes are read where its size, inode or time have changed."""
         path = self.blobs / sha256
         try:
             now = _fingerprint(path)
+            if self._seen(sha256) == now:
+                return True
+            if sha256_of(path) != sha256:
+                return False
         except FileNotFoundError:
-            return None
-        if self._seen(sha256) == now:
-            return path
-        if sha256_of(path) != sha256:
-            self.remove(sha256)
-            return None
+            return False
         self._remember(sha256, now)
-        return path
+        return True
 
     def add(self, fresh: Path, sha256: str) -> Path:
         """Give a complete, checked file in ``blobs`` its name."""
@@ -115,8 +126,20 @@ class Cache:
         return path
 
     def remove(self, sha256: str) -> None:
+        """A file; where it came from stays noted until ``prune``."""
         for path in (self.blobs / f"{sha256}.seen", self.blobs / sha256):
             path.unlink(missing_ok=True)
+
+    def came_from(self, sha256: str) -> str | None:
+        """The source that gave a file; None where nobody noted it."""
+        try:
+            return (self.blobs / f"{sha256}.from").read_text(encoding="utf-8").strip() or None
+        except (OSError, ValueError):
+            return None
+
+    def note_source(self, sha256: str, source: str) -> None:
+        with suppress(OSError):  # for people only
+            write_whole(self.blobs / f"{sha256}.from", source)
 
     def _seen(self, sha256: str) -> list[int] | None:
         try:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ZooError
 from zoo.hub.answers import AttemptError, accepted, expected_length, told
 from zoo.hub.cache import Cache
+from zoo.hub.failures import SUMS, not_given
 from zoo.hub.meter import Meter, size_of
-from zoo.hub.wanted import DownloadError, Link, Sum, UnreachableError, Wanted, refuse_offline
+from zoo.hub.wanted import DownloadError, Link, Sum, Wanted, refuse_offline
 
 if TYPE_CHECKING:
     import httpx2
@@ -105,12 +106,7 @@ class Downloader:
                     failures.append(outcome)
         finally:
             self.cache.release(partial)
-        told = "\n".join(f"  {_plain(link.url)}: {failure.reason}" for link, failure in zip(wanted.links, failures, strict=True))
-        raise (UnreachableError if all(failure.unreachable for failure in failures) else DownloadError)(
-            f"{wanted.name}: {'its source does not give it' if len(failures) == 1 else f'none of {len(failures)} sources gives it'}\n{told}\n"
-            "  way out 1: try again later; what arrived is kept\n"
-            "  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
-        )
+        raise not_given(wanted, failures)
 
     def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | AttemptError:
         """The file from one source, or why not."""
@@ -184,7 +180,7 @@ class Downloader:
                     digest.update(chunk)
                     received += len(chunk)
                     if expected is not None and received > expected:
-                        raise AttemptError(f"sends more than the {expected:,} bytes that it has to be", attempts=1, anew=True)
+                        raise AttemptError(f"sends more than the {expected:,} bytes that it has to be", attempts=1, anew=True, other=True)
                     if (now := time.monotonic()) - mark > self.patience:
                         if received - marked < SLOWEST * (now - mark):
                             raise AttemptError(f"too slow: {received - marked:,} bytes in {now - mark:.0f} s", attempts=1)
@@ -238,7 +234,12 @@ def _checked(partial: Path, digest: Any, wanted: Wanted, *, resumed: bool) -> st
     found = git_sum(partial) if wanted.checksum.kind is Sum.GIT else sha256
     if not (found.startswith(wanted.checksum.value) if wanted.checksum.kind is Sum.BEGINNING else found == wanted.checksum.value):
         # What was there before may have been another source's: once more from the beginning.
-        raise AttemptError(f"its content has {wanted.checksum.kind} {found}, not {wanted.checksum.value}", attempts=2 if resumed else 1, anew=True)
+        raise AttemptError(
+            f"its content has {'sha256' if found == sha256 else SUMS[wanted.checksum.kind]} {found} ({_size(partial):,} bytes)",
+            attempts=2 if resumed else 1,
+            anew=True,
+            other=True,
+        )
     return sha256
 
 
@@ -283,11 +284,6 @@ def _patience() -> float:
     if seconds <= 0:
         raise ZooError(f"ZOO_DOWNLOAD_PATIENCE={told!r}: seconds are needed, more than 0\n  way out: unset it; {PATIENCE:g} is what it is without")
     return seconds
-
-
-def _plain(url: str) -> str:
-    """Without the query: signed addresses carry keys in it."""
-    return url.partition("?")[0]
 
 
 def _size(path: Path) -> int:

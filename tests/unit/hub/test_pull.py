@@ -317,22 +317,6 @@ def test_offline_misses_name_the_command(tmp_path: Path, words: list[str], named
     assert "ZOO_OFFLINE" in done.stderr
 
 
-def test_a_file_that_changed_in_the_cache_is_not_used(cache: Cache, record: Any) -> None:
-    packed = archive(FILES)
-    with serving({"/m.zip": packed}) as server:
-        name = record(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
-        folder = pull(name).folder
-        weights = folder / "model.safetensors"
-        raw = bytearray(weights.read_bytes())
-        raw[-1] ^= 0xFF
-        weights.write_bytes(bytes(raw))
-        with pytest.raises(CheckpointError, match="has changed since"):
-            pull(name)
-        _, wrong = cache.verify()
-        assert len(wrong) == 2  # the model, and the file that it shares its bytes with
-        same(pull(name).folder)
-
-
 # --- foreign configs --------------------------------------------------------------------------------------------------------------
 
 
