@@ -271,6 +271,15 @@ class Cache:
             with suppress(OSError):  # a copy that may not be written to is read once more the next time
                 write_whole(folder / SOURCE, json.dumps(told, indent=1))
 
+    def discard(self, folder: Path) -> None:
+        """Remove a damaged model; where its files came from, which it may be the only one to know, stays noted."""
+        with suppress(CheckpointError):
+            told = read_source(folder / SOURCE)
+            for sha256 in told["files"].values():
+                if (self.blobs / sha256).exists() and self.came_from(sha256) is None:
+                    self.note_source(sha256, told["source"])
+        remove_folder(folder)
+
     # --- for `zoo cache` --------------------------------------------------------------------------------------------------------
 
     def verify(self) -> tuple[list[Path], list[str]]:
@@ -291,7 +300,7 @@ class Cache:
             damaged = [name for name, sha256 in told["written"].items() if not (entry.folder / name).is_file() or sha256_of(entry.folder / name) != sha256]
             if damaged:
                 wrong.append(f"{entry.folder}: {', '.join(damaged)} changed or missing; removed")
-                remove_folder(entry.folder)
+                self.discard(entry.folder)
             else:
                 right.append(entry.folder)
         return right, wrong

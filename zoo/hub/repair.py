@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from zoo.errors import CheckpointError
-from zoo.hub.cache import SOURCE, Cache, read_source, remove_folder
+from zoo.hub.cache import SOURCE, Cache, read_source
 from zoo.hub.wanted import refuse_offline
 
 
@@ -37,10 +37,10 @@ def intact(folder: Path, cache: Cache, command: str) -> bool:
     except FileNotFoundError:  # another process is about to
         return False
     sys.stderr.write(f"{problem}: damaged, and not loaded; the model is made again\n")
+    cache.discard(folder)
     for sha256 in sums:  # a bundle's files are the same files as those by their checksum
         if not cache.right(sha256):
             cache.remove(sha256)
-    remove_folder(folder)
     return False
 
 

@@ -140,7 +140,8 @@ def test_a_damaged_converted_model_is_made_again_of_what_is_here(
     load_bundle(weights.parent)
 
 
-def test_a_source_outlives_what_verify_removes(cache: Cache, record: Writes, foreign: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("older", [False, True])
+def test_a_source_outlives_what_verify_removes(cache: Cache, record: Writes, foreign: dict[str, bytes], older: bool) -> None:
     """The model is removed and its files are right: they came from the second source, and still did."""
     archive = packed(foreign)
     with serving({"/b.zip": archive}) as server:
@@ -148,15 +149,26 @@ def test_a_source_outlives_what_verify_removes(cache: Cache, record: Writes, for
         name = record(*sources, files=foreign, read_by="vit")
         pulled = pull(name, cache=cache)
         assert pulled.source == sources[1]
+        for note in cache.blobs.glob("*.from") if older else ():  # a cache of before they were noted
+            note.unlink()
         (pulled.folder / "model.safetensors").write_bytes(b"damaged")
         cache.verify()
         assert cache.entries() == []
         assert pull(name, cache=cache).source == sources[1]
         assert [entry.source for entry in cache.entries()] == [sources[1]]
         shutil.rmtree(pulled.folder)
-        for note in cache.blobs.glob("*.from"):  # a cache of before they were noted
+        for note in cache.blobs.glob("*.from"):
             note.unlink()
         assert pull(name, cache=cache).source == f"one of {sources[0]}, {sources[1]}"
+
+
+def test_a_model_whose_record_is_gone_is_made_again(cache: Cache) -> None:
+    archive = packed(FILES)
+    with serving({"/m.zip": archive}) as server:
+        folder = pull(address := f"{server.url}/m.zip#sha256={sum_of(archive)}", cache=cache).folder
+        (folder / SOURCE).unlink()
+        assert pull(address, cache=cache).folder == folder
+    assert (folder / SOURCE).is_file()
 
 
 def test_where_files_came_from_goes_with_them(cache: Cache) -> None:
