@@ -73,7 +73,7 @@ def test_what_is_known_where_less_is(runs: tuple[Path, Path], tmp_path: Path) ->
     assert (library.name, library.repo) == ("timm://resnet18", None)
     copied = shutil.copytree(pretrained()["digits_cnn"], tmp_path / "mine")
     [bundle] = lineage({"init": str(copied)})
-    assert (bundle.name, bundle.licence) == ("digits", "MIT")
+    assert (bundle.name, bundle.licence) == ("digits", "mit")
     (tmp_path / "mine" / "conversion.json").write_text(json.dumps({"source": "hf://org/name@main"}))
     assert hub_base(lineage({"init": str(copied)})) == "org/name"
     loop = tmp_path / "loop"
