@@ -12,6 +12,7 @@ Measures a model on a split of the data it was trained on: the same figures as a
   zoo eval runs/digits/20260101-120000
   zoo eval BUNDLE --split validation
   zoo eval BUNDLE data.root=/other/folder data.eval_batch_size=256     the same kind of data in another place
+  zoo eval PRETRAINED data=image_folder data.root=FOLDER     weights that zoo did not train, on data with their inputs and labels
 
 options
   --split NAME     train, validation or test

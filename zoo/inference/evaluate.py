@@ -13,7 +13,7 @@ from zoo.data.agreement import differences
 from zoo.data.base import OpenData, Split
 from zoo.data.processor import Processor
 from zoo.errors import ConfigError, DataError, did_you_mean
-from zoo.hub.bundle import LoadedBundle, load_bundle
+from zoo.hub.bundle import LoadedBundle, load_bundle, open_bundle
 from zoo.hub.portable import on_this_machine
 from zoo.training.evaluator import Evaluation
 
@@ -49,14 +49,15 @@ class Measured:
 
 
 def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequence[str] = (), device: str | None = None) -> Measured:
-    """Open the data that a bundle was trained on, or what the overrides make of it, and measure the model on one split.
+    """Open the data that a bundle was trained on, or what the overrides make of it, and measure the model on one split. A bundle of weights that
+    zoo did not train names no data: the overrides do.
 
     The bundle's own codecs prepare the samples, so that labels, vocabularies and normalisation are those of its training.
 
     Args:
         path: a bundle or a run's directory.
         split: of the data.
-        overrides: ``data.root=...`` and the like.
+        overrides: ``data.root=...`` and the like; ``data=NAME`` first where the bundle names no data.
         device: None takes the run's own.
 
     Raises:
@@ -69,8 +70,9 @@ def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequenc
     from zoo.training.evaluator import Evaluator
 
     began = time.perf_counter()
+    bundle = open_bundle(path)
+    config = override(bundle.config, overrides) if bundle.config.get("data") else data_given(bundle.name, overrides)  # told before weights are read
     loaded = load_bundle(path)
-    config = override(loaded.bundle.config, overrides)
     chosen = choose_device(device or config.trainer.device)
     loaded.model.to(chosen)
     opened = build_dataset(config).open()
@@ -115,6 +117,43 @@ def with_codecs_of(loaded: LoadedBundle, opened: OpenData) -> OpenData:
     return OpenData(processor.inputs, processor.targets, dict(splits), opened.notes, optional=processor.optional)
 
 
+def data_given(name: str, overrides: Sequence[str]) -> RunConfig:
+    """A config with data of the user's own, for a model whose bundle names none: composed as ``zoo train`` would. Its model is not the bundle's, and not used.
+
+    Args:
+        name: of the model.
+        overrides: ``data=NAME`` with options of it, ``trainer.precision`` and ``trainer.device``.
+
+    Raises:
+        ConfigError: where no data is given, for a word that is no override, a key that decides the model, or a value that does not fit.
+    """
+    for word in overrides:
+        key = _key(word).lstrip("+~")
+        if key != "data" and not key.startswith(("data/", *OVERRIDABLE)):
+            raise _fixed(key, ("data", *OVERRIDABLE))
+    if not any(word.startswith("data=") for word in overrides):
+        raise ConfigError(
+            "data",
+            f"{name} was not trained by zoo, so that its config names no data to measure it on",
+            "name some that has the model's inputs and labels: zoo eval MODEL data=image_folder data.root=FOLDER; `zoo list dataset` shows what there is",
+            "train it further, which measures it at the end: zoo train data=NAME init=MODEL",
+        )
+    from zoo.compose import compose
+
+    return compose(overrides)
+
+
+def _key(word: str) -> str:
+    key, sign, _ = word.partition("=")
+    if not sign:
+        raise ConfigError("", f"{word!r} is no override", "zoo eval RUN --split test data.root=FOLDER")
+    return key
+
+
+def _fixed(key: str, changeable: Sequence[str]) -> ConfigError:
+    return ConfigError(key, "cannot change on a finished model", f"what can: {', '.join(f'{name}*' if name.endswith('.') else name for name in changeable)}")
+
+
 def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
     """A bundle's config with other values for what an evaluation may change.
 
@@ -125,13 +164,9 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
     changed["data"] = {key: on_this_machine(value) if isinstance(value, str) else value for key, value in changed["data"].items()}
     origins = {}
     for word in overrides:
-        key, sign, value = word.partition("=")
-        if not sign:
-            raise ConfigError("", f"{word!r} is no override", "zoo eval RUN --split test data.root=FOLDER")
+        key, value = _key(word), word.partition("=")[2]
         if not key.startswith(OVERRIDABLE):
-            raise ConfigError(
-                key, "cannot change on a finished model", f"what can: {', '.join(f'{name}*' if name.endswith('.') else name for name in OVERRIDABLE)}"
-            )
+            raise _fixed(key, OVERRIDABLE)
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:

@@ -1,9 +1,13 @@
 """R7, R18: a model is measured with the vocabularies that it was trained with, whatever the data's own are."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from tests.bundles import ITEMS, config, make_bundle, processor
 from zoo.build import build_model
@@ -13,9 +17,10 @@ from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec
 from zoo.data.loader import Loader
 from zoo.data.splits import ArraySplit
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.hub.bundle import load_bundle, write_bundle
-from zoo.inference.evaluate import with_codecs_of
+from zoo.hub.resolve import pretrained
+from zoo.inference.evaluate import evaluate_bundle, with_codecs_of
 from zoo.settings import LoaderSettings
 
 
@@ -56,3 +61,38 @@ def test_other_catalogues_are_refused(tmp_path: Path) -> None:
         with_codecs_of(loaded, OpenData(inputs, targets, {}))
     other_users = Catalogue(items=ITEMS, popular=[2, 1], users={"bob": [1, 2]})
     with_codecs_of(loaded, OpenData({"history": HistoryCodec(name="history", catalogue=other_users, max_length=6)}, targets, {}))
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A bundle as a converter writes one: of a name and a model, with neither data nor training."""
+    bundle = shutil.copytree(pretrained()["digits_cnn"], tmp_path / "foreign")
+    tree = yaml.safe_load((bundle / "config.yaml").read_text())
+    kept = {key: tree[key] for key in ("format", "zoo", "plugins", "spec", "name", "model")}
+    (bundle / "config.yaml").write_text(yaml.safe_dump(kept | {"data": {}}))
+    return bundle
+
+
+def test_weights_that_zoo_did_not_train_are_measured_on_data_that_is_named(foreign: Path, tmp_path: Path) -> None:
+    """Scans of digits as coloured pictures of another size, read as the model's own grey ones of 8 x 8, by the names of its labels."""
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images[:100], digits.target[:100], strict=True)):
+        for split in ("train", "test"):
+            file = tmp_path / "scans" / split / str(label) / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 255 / 16).astype("uint8")).save(file)
+    measured = evaluate_bundle(foreign, overrides=["data=image_folder", f"data.root={tmp_path / 'scans'}", "data.eval_batch_size=64", "trainer.device=cpu"])
+    assert measured.evaluation.figures["test/accuracy"] > 0.95
+
+
+def test_weights_that_zoo_did_not_train_name_no_data(foreign: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"(?s)^data: digits\w* was not trained by zoo.*zoo eval MODEL data=image_folder.*zoo train data=NAME init=MODEL"
+    ) as caught:
+        evaluate_bundle(foreign)
+    assert "optimizer" not in str(caught.value)
+    for word in ("model.encoder.dim=3", "optimizer=sgd", "init=x"):
+        with pytest.raises(ConfigError, match="cannot change on a finished model"):
+            evaluate_bundle(foreign, overrides=["data=digits", word])
+    with pytest.raises(ConfigError, match="did you mean 'digits'"):
+        evaluate_bundle(foreign, overrides=["data=digitz"])
