@@ -11,7 +11,7 @@ from zoo.fetching import offline
 from zoo.hub.bundle import CARD, CONFIG, FILES, METRICS, REPORT, WEIGHTS, open_bundle, portable_config
 from zoo.hub.cache import SOURCE
 from zoo.hub.hugging_face import USED, not_the_hubs
-from zoo.hub.uri import HubRepo, parse
+from zoo.hub.uri import HubRepo, UriError, parse
 
 OF_BUNDLES = (CONFIG, WEIGHTS, METRICS, CARD, REPORT, "processor/*", "plots/*.png")
 """What goes out of a bundle; nothing else that has come to lie in its folder does."""
@@ -107,14 +107,28 @@ def destination(to: str) -> HubRepo:
     Raises:
         PushError: where it is no branch of a repository of the hub, or nothing may be sent.
     """
+    scheme, sign, rest = to.partition("://")
+    if scheme != "hf" or not sign:
+        shown = f"{scheme}://{rest.rpartition('@')[2]}" if sign else to  # a password in an address is nothing to show
+        raise PushError(f"{shown}: models are pushed to a repository of the Hugging Face Hub, and to no other place\n  way out: {_on_the_hub(to)}")
     target = parse(to)
-    if not isinstance(target, HubRepo) or "/" not in target.repo:
-        raise PushError(f"{to}: models are pushed to a repository of the hub\n  way out: hf://ORG/NAME")
+    assert isinstance(target, HubRepo)
+    if "/" not in target.repo:
+        raise PushError(f"{to}: whose? a repository that is pushed to is ORG/NAME\n  way out: hf://ORG/{target.repo}")
     if target.pinned:
         raise PushError(f"{to}: a commit never changes, so that nothing is pushed to one\n  way out: hf://{target.repo}, or a branch of it, @NAME")
     if (variable := offline()) is not None:
         raise PushError(f"{to}: {variable} is set, so that nothing is sent\n  way out: unset {variable}")
     return target
+
+
+def _on_the_hub(to: str) -> str:
+    """The address that was meant: ``org/name`` may be one without its beginning; other places name no repository."""
+    try:
+        target = parse(f"hf://{to}")
+    except UriError:
+        return "hf://ORG/NAME"
+    return f"hf://{to}" if isinstance(target, HubRepo) and "/" in target.repo else "hf://ORG/NAME"
 
 
 def publishable(folder: Path) -> Sent:

@@ -110,9 +110,8 @@ def parse(text: str) -> Source:
     scheme, sign, rest = text.partition("://")
     if not sign or scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES if name != "http")
-        raise UriError(
-            f"{text}: {scheme + '://' if sign else 'no address'} is not known; {did_you_mean(scheme, SCHEMES)}\n  way out: {known}, a path, or a name"
-        )
+        problem = f"{scheme}:// is not known; {did_you_mean(scheme, SCHEMES)}" if sign else "is no address, which has :// behind its kind"
+        raise UriError(f"{text}: {problem}\n  way out: {known}, a path, or a name")
     if re.search(r"\s", text) or not rest:
         raise UriError(f"{text!r}: an address has no spaces, and more than its beginning\n  way out: {_example(scheme)}")
     match scheme:

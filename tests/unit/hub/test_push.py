@@ -230,3 +230,23 @@ def test_a_page_that_is_not_the_hubs(foreign: Path, content: bytes, kind: str) -
         assert url.removeprefix("http://") in done.stderr
         assert "is that a proxy's page?" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("to", "way_out"),
+    [
+        ("me/x", "hf://me/x"),
+        ("me/x@better", "hf://me/x@better"),
+        ("./folder", "hf://ORG/NAME"),
+        ("x", "hf://ORG/NAME"),
+        ("https://user:secret@host/x", "hf://ORG/NAME"),
+        ("hf://x", "hf://ORG/x"),
+    ],
+)
+def test_other_places_are_refused_with_the_hubs_address(to: str, way_out: str) -> None:
+    with pytest.raises(PushError) as caught:
+        destination(to)
+    told = str(caught.value)
+    assert told.endswith(f"\n  way out: {way_out}")
+    assert told.count("way out") == 1
+    assert "secret" not in told

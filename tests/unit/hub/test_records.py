@@ -46,7 +46,7 @@ def test_what_zoo_ships(name: str) -> None:
         ({"metrics": {"test/accuracy": True}, "protocol": "x"}, "metrics: names of figures"),
         ({"sources": []}, "sources: a record has either"),
         ({"bundle": "model_cards/x"}, "sources: a record has either"),
-        ({"sources": ["hf:/org"]}, "no address is not known"),
+        ({"sources": ["hf:/org"]}, "is no address"),
         ({"sources": "hf://org/name"}, "sources: a list"),
         ({"files": {}}, "files: what is fetched"),
         ({"files": {"a": {"sha256": "12", "size": 3}}}, "files.a: a sha256"),

@@ -29,6 +29,7 @@ def test_what_they_mean(text: str, found: object) -> None:
     ("text", "problem"),
     [
         ("htps://h/x", "did you mean 'https'"),
+        ("me/x", "me/x: is no address"),
         ("hf://", "more than its beginning"),
         ("hf://a/b/c", "no repository"),
         ("hf://../x", "no repository"),
