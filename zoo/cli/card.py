@@ -18,7 +18,7 @@ seeds give mean and spread.
 options
   --use TEXT       what the model is for; without it, what follows from its data
   --limits TEXT    what it is not for, and where it is known to fail
-  --licence SPDX   of the weights; where those that they started from have another, card and command say so
+  --licence SPDX   of the weights, as the Hub knows it (apache-2.0, mit, ..., other); where those that they started from have another, card and command say so
   --json --debug   as for every command; keys: card, metrics"""
 
 

@@ -112,18 +112,21 @@ def write_card(runs: Sequence[Path], *, use: str | None = None, limits: str | No
         runs: directories; more than one differ in their seeds only.
         use: what the model is for; None tells what follows from its data.
         limits: where it is known to fail.
-        licence: of the weights.
+        licence: of the weights, by its name on the Hub.
 
     Raises:
-        CheckpointError: for a run that has not come to its end.
-        ZooError: for runs of different models.
+        CheckpointError: for what is no run, or one that has not come to its end.
+        ZooError: for runs of different models, or a licence that the Hub does not know.
     """
     from zoo.data.agreement import kept_facts
     from zoo.files import write_whole
     from zoo.hub.bundle import CARD, METRICS
     from zoo.hub.evidence import read_evidence, same_but_for_the_seed, sections
     from zoo.hub.files import read_plain_json
+    from zoo.hub.licences import check_licence
 
+    if licence is not None:
+        check_licence(licence)
     found = [read_evidence(run) for run in runs]
     same_but_for_the_seed(found)
     first = found[0]

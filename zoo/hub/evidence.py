@@ -99,15 +99,27 @@ class Evidence:
     plots: tuple[Path, ...] = ()
 
 
+def _check_run(run: Path) -> None:
+    """Whether a folder is a run's, and the run has come to its end: only a run that has not can go on."""
+    if not run.is_dir():
+        raise CheckpointError(f"{run}: there is no such run\n  way out: a run's directory, as `zoo train` names it at its end: runs/NAME/TIME")
+    for name in ("config.yaml", "overrides.yaml"):
+        if not (run / name).is_file():
+            owner = run.absolute().parent
+            place = str(run.parent) if (owner / "overrides.yaml").is_file() else "a run's directory, as `zoo train` names it at its end: runs/NAME/TIME"
+            raise CheckpointError(f"{run}: has no {name}, so that it is no run's directory, which alone tells how a model was trained\n  way out: {place}")
+    for name in ("result.json", "environment.json"):
+        if not (run / name).is_file():
+            raise CheckpointError(f"{run}: has no {name}, so that it is no finished run of zoo\n  way out: zoo train resume={run}")
+
+
 def read_evidence(run: Path) -> Evidence:
     """Of a run's directory.
 
     Raises:
-        CheckpointError: where it has not come to its end.
+        CheckpointError: where it is none, or has not come to its end.
     """
-    for name in ("config.yaml", "result.json", "environment.json", "overrides.yaml"):
-        if not (run / name).is_file():
-            raise CheckpointError(f"{run}: has no {name}, so that it is no finished run of zoo\n  way out: zoo train resume={run}")
+    _check_run(run)
     import yaml
 
     bundle = open_bundle(run)

@@ -100,3 +100,39 @@ def test_intended_use_and_licence_stand_in_every_card(runs: tuple[Path, Path]) -
     assert "MIT" not in data
     assert origin.startswith("Origin and licence of the weights")
     assert "Licence of these weights: MIT." in origin
+
+
+def test_licences_are_the_hubs(runs: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """In any case; others are refused before a card is written."""
+    first, _ = runs
+    assert main(["card", str(first), "--licence", "Apache-2.0"]) == 0
+    assert front_and_text(first)[0]["license"] == "apache-2.0"
+    assert main(["card", str(first), "--licence", "other"]) == 0
+    before = front_and_text(first)
+    capfd.readouterr()
+    for wrong, near in (("not a licence", "way out"), ("apache2", "way out 1: apache-2.0")):
+        assert main(["card", str(first), "--licence", wrong]) == 2
+        told = capfd.readouterr().err
+        assert f"--licence {wrong}: the Hugging Face Hub has no licence of that name" in told
+        assert near in told
+        assert "other, for a licence" in told
+    assert front_and_text(first) == before
+
+
+def test_a_card_is_of_a_run(runs: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What is no run cannot be gone on with; a run that has not ended can."""
+    first, _ = runs
+    (tmp_path / "config.json").write_text("{}")
+    unfinished = shutil.copytree(first, tmp_path / "unfinished")
+    (unfinished / "result.json").unlink()
+    for place, problem, way_out in (
+        (tmp_path / "nosuch", "there is no such run", "runs/NAME/TIME"),
+        (tmp_path, "it is no run's directory", "runs/NAME/TIME"),
+        (first / "bundle", "it is no run's directory", str(first)),
+        (unfinished, "no finished run", f"zoo train resume={unfinished}"),
+    ):
+        assert main(["card", str(place)]) == 2
+        told = capfd.readouterr().err
+        assert problem in told
+        assert told.rstrip().endswith(way_out)
+        assert ("resume=" in told) is (place == unfinished)
