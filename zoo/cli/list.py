@@ -118,6 +118,18 @@ def _megabytes(text: str | None) -> float:
         raise ZooError(f"--max-size {text}: a number of megabytes is needed") from None
 
 
+def choice(kind: str, group: str, name: str) -> str:
+    """How a component or a preset is chosen. Nobody chooses a converter for training: a checkpoint's own config.json does, and a record may."""
+    if kind == "converter":
+        return f"format: {name}"
+    return f"{'init' if kind == 'pretrained' else group}={name}"
+
+
+CONVERTERS_ARE = (
+    "a checkpoint's config.json says which one reads it; a record, conf/pretrained/NAME.yaml, has `format` and `options`; zoo export --as NAME writes"
+)
+
+
 def kinds() -> list[dict[str, Any]]:
     """Every kind with its counts."""
     rows = [
@@ -133,15 +145,22 @@ def entries_of(kind: str, pattern: str) -> list[dict[str, Any]]:
     group = registry.group if registry else PRESET_GROUPS[kind]
     schemas = [registry.schema(name) for name in registry.names(pattern)] if registry else []
     entries: list[dict[str, Any]] = [
-        {"name": schema.name, "kind": kind, "type": "component", "choose": f"{group}={schema.name}", "summary": schema.summary, "origin": schema.origin}
+        {"name": schema.name, "kind": kind, "type": "component", "choose": choice(kind, group, schema.name), "summary": schema.summary, "origin": schema.origin}
         for schema in schemas
     ]
     for name, preset in presets(group).items():
         if fnmatchcase(name, pattern):
             base = base_component(preset)
-            choose = f"init={name}" if kind == "pretrained" else f"{group}={name}"
             entries.append(
-                {"name": name, "kind": kind, "type": "preset", "choose": choose, "summary": summary_of(preset, base), "origin": str(preset.file), "base": base}
+                {
+                    "name": name,
+                    "kind": kind,
+                    "type": "preset",
+                    "choose": choice(kind, group, name),
+                    "summary": summary_of(preset, base),
+                    "origin": str(preset.file),
+                    "base": base,
+                }
             )
     return sorted(entries, key=lambda entry: (entry["name"], entry["type"]))
 
@@ -157,10 +176,7 @@ def summary_of(preset: Preset, base: str | None) -> str:
 def _say_kinds(rows: list[dict[str, Any]]) -> None:
     say(
         table(
-            [
-                [row["kind"], row["components"] or "", row["presets"] or "", f"{row['group']}=NAME" if row["kind"] != "pretrained" else "init=NAME"]
-                for row in rows
-            ],
+            [[row["kind"], row["components"] or "", row["presets"] or "", choice(row["kind"], row["group"], "NAME")] for row in rows],
             ["kind", "components", "presets", "choose with"],
         )
     )
@@ -185,4 +201,5 @@ def _say_entries(entries: list[dict[str, Any]], *, of_one_kind: bool) -> None:
         what = f"preset of {entry['base']}: {entry['summary']}" if entry.get("base") else entry["summary"]
         rows.append([entry["name"], *([] if of_one_kind else [entry["kind"]]), what])
     say(table(rows, heads))
-    say(f"\n`zoo show {entries[0]['name']}` explains one; choose it with {entries[0]['choose']}")
+    how = CONVERTERS_ARE if entries[0]["kind"] == "converter" else f"choose it with {entries[0]['choose']}"
+    say(f"\n`zoo show {entries[0]['name']}` explains one; {how}")

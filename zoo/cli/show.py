@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.cli.list import PRESET_GROUPS
+from zoo.cli.list import CONVERTERS_ARE, PRESET_GROUPS, choice
 from zoo.cli.output import DONE, only_json, say, say_json
 from zoo.errors import RegistryError, ZooError, did_you_mean
 from zoo.presets import Preset, base_component, presets
@@ -115,7 +115,7 @@ def describe(found: Found) -> dict[str, Any]:
             "name": found.name,
             "kind": found.kind,
             "type": "component",
-            "choose": f"{registry.group}={found.name}",
+            "choose": choice(found.kind, registry.group, found.name),
             "doc": found.doc,
             "options": [_option(option) for option in found.options],
             "wired": [{"name": wired.name, "takes": list(wired.specs), "optional": wired.optional} for wired in found.wired],
@@ -171,13 +171,14 @@ def text_of(tree: dict[str, Any]) -> str:
     if tree["type"] == "preset":
         return "\n".join([*lines, *_preset_lines(tree)])
     if tree["options"]:
-        lines += ["options", *option_lines(tree["options"]), ""]
+        place = ", under `options` of a record, conf/pretrained/NAME.yaml" if tree["kind"] == "converter" else ""
+        lines += [f"options{place}", *option_lines(tree["options"]), ""]
     if tree["wired"]:
         taken = [f"  {wired['name']}: {' or '.join(wired['takes'])}{' (where there is one)' if wired['optional'] else ''}" for wired in tree["wired"]]
         lines += ["filled in from the data and the parts before it; these are no options", *taken, ""]
     if tree["presets"]:
         lines += [f"presets  {', '.join(tree['presets'])}"]
-    lines += [f"choose   {tree['choose']}"] if "choose" in tree else []
+    lines += [f"choose   {tree['choose']}{'; ' + CONVERTERS_ARE if tree['kind'] == 'converter' else ''}"] if "choose" in tree else []
     return "\n".join([*lines, f"source   {tree['origin']}"])
 
 

@@ -40,6 +40,16 @@ def test_every_component_is_listed_and_shown(kind: str, capsys: pytest.CaptureFi
             assert f"  {option['name']}: {option['type']}" in text
 
 
+def test_converters_are_chosen_by_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    """`zoo train converter=bert` is refused, so that nothing may say it; what a record writes is said."""
+    for words in (["list"], ["list", "converter"], ["show", "bert"], ["show", "converter/timm"]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert "converter=" not in out
+        assert words == ["list"] or ("conf/pretrained/NAME.yaml" in out and "config.json" in out)
+    assert told(capsys, "show", "converter/bert")["choose"] == "format: bert"
+
+
 def test_wildcards_plurals_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
     names = {entry["name"] for entry in told(capsys, "list", "encoder", "vit*")}
     assert {"vit", "vit_tiny"} <= names
