@@ -164,6 +164,7 @@ class Composer:
 
     def run_config(self, config: DictConfig, overrides: Sequence[str]) -> RunConfig:
         """A checked ``RunConfig``; ``resume=DIR`` and ``rerun=DIR`` take DIR's config, with the overrides on top."""
+        _refuse_run_dir(config, overrides)
         tree = self.tree(config, overrides)
         if tree.get("resume") and tree.get("rerun"):
             raise ConfigError("resume", "resume and rerun exclude each other", "resume=DIR goes on with a run", "rerun=DIR does it again from its start")
@@ -293,6 +294,15 @@ class Composer:
                 file = Path(loaded.path.removeprefix("file://")) / f"{default.config_path.removesuffix('.yaml')}.yaml"
                 found.append(Source(str(file), default.package or "", OmegaConf.to_container(loaded.config, resolve=False)))
         return found
+
+
+def _refuse_run_dir(config: DictConfig, overrides: Sequence[str]) -> None:
+    """``hydra.run.dir=`` of one run: Hydra would make that folder, and zoo put nothing into it."""
+    typed = next((line for line in overrides if key_of(line) in ("hydra.run", "hydra.run.dir")), None)
+    if typed is None or (folder := OmegaConf.to_container(config.hydra, resolve=False)["run"]["dir"]) == ".":  # type: ignore[index,call-overload]
+        return
+    problem = f"{folder!r} would stay empty: a run's directory is zoo's own, and has a key of its own"
+    raise ConfigError("hydra.run.dir", problem, f"run_dir={folder}", "leave it out: runs/<name>/<time>", origin=f"the override {typed}")
 
 
 def in_open(key: str) -> bool:

@@ -11,6 +11,7 @@ imported: by ``--import`` on the command line, or through the entry point group 
 import importlib
 import inspect
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -151,7 +152,10 @@ class Registry:
             # Constructors begin with the option that is to blame, "patch_size=5 does not ...", which makes the path exact.
             option = str(error).partition("=")[0]
             where = f"{path}.{option}" if option in {entry.name for entry in schema.options} else path
-            raise ConfigError(where, f"{self.kind} {schema.name!r} cannot be built: {error}", f"`zoo show {schema.name}` explains its options") from error
+            problem, *ways_out = _WAY_OUT.split(str(error))  # what an error of zoo's own knows joins the one list
+            raise ConfigError(
+                where, f"{self.kind} {schema.name!r} cannot be built: {problem}", *ways_out, f"`zoo show {schema.name}` explains its options"
+            ) from error
 
     def _no_name(self, node: Any, path: str) -> ConfigError:
         choices = f"known: {', '.join(self.names())}"
@@ -169,6 +173,7 @@ class Registry:
         return "\n".join([*lines, "  a component of your own: --import path/to/file.py"])
 
 
+_WAY_OUT = re.compile(r"\n\s*way out(?: \d+)?: ")
 Wire = Callable[[Registry, Mapping[str, Any], str], dict[str, Any]]
 """Registry, node and path of a nested component -> what its spec parameters are filled with. The path ends in its option's name, or in its label."""
 

@@ -222,3 +222,22 @@ def test_no_error_suggests_what_was_typed(line: str) -> None:
     key = line.partition("=")[0]
     assert f"did you mean '{key}'" not in str(told.value)
     assert f"or '{key}'" not in str(told.value)
+
+
+def test_hydras_directory_of_one_run_is_refused() -> None:
+    """The run would go elsewhere, and an empty folder be left."""
+    for typed in ("hydra.run.dir=runs/a", "hydra.run={dir: runs/a}"):
+        with pytest.raises(ConfigError, match=r"(?s)hydra.run.dir: 'runs/a'.*way out 1: run_dir=runs/a") as caught:
+            compose([typed])
+        assert caught.value.path == "hydra.run.dir"
+    assert not Path("runs").exists()
+    compose(["hydra.run.dir=.", "hydra.sweep.dir=elsewhere"])
+
+
+def test_ways_out_of_what_a_constructor_refuses_are_one_list() -> None:
+    config = compose(["data=table", "data.path=x.csv", "data.target=y", "data/tokenizer=wordpiece", "data.tokenizer.path=nosuch", "data.text=x"])
+    with pytest.raises(ConfigError, match=r"path=nosuch: 'nosuch' is neither a folder") as caught:
+        DATASETS.build(config.data, "data")
+    assert caught.value.path == "data.tokenizer.path"
+    assert len(caught.value.ways_out) == 2
+    assert re.findall(r"way out.*?:", str(caught.value)) == ["way out 1:", "way out 2:"]
