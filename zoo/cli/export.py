@@ -75,5 +75,5 @@ def _foreign(model: str, to: Path, layout: str, checkpoint: str | None, *, as_js
         say_json({"model": model, "folder": str(to), "format": layout})
         return DONE
     say(str(to))
-    note(f"in the layout of {layout}; back again: zoo pull, or zoo predict, of wherever it is published")
+    note(f"in the layout of {layout}, which zoo reads as well; use it: zoo predict {to} ...")
     return DONE
