@@ -68,6 +68,23 @@ def status(code: int) -> Fault:
     return lambda handler, content, start: handler.begin(0, 0, 0, code)
 
 
+def headed(code: int, headers: dict[str, str]) -> Fault:
+    """No content; these headers."""
+
+    def fault(handler: Handler, content: bytes, start: int) -> None:
+        handler.send_response(code)
+        for name, value in (headers | {"Content-Length": "0"}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+
+    return fault
+
+
+def from_the_beginning(after: int) -> Fault:
+    """A server that ignores ranges; the connection is gone after so many bytes."""
+    return lambda handler, content, start: cut(after)(handler, content, 0)
+
+
 def cut(after: int) -> Fault:
     """The connection is gone after so many bytes."""
 

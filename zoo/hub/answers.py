@@ -7,6 +7,12 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 """At one source in a row, without progress."""
+HINTS = {401: "it wants a login", 403: "it refuses", 404: "it has no such file", 407: "the proxy wants a login", 429: "it was asked too often"}
+MOVED = "open the address in a browser: a file that has moved needs its new address"
+LOGIN = "a login that may read the file: `hf auth login` or HF_TOKEN for the hub, ~/.netrc for other hosts"
+PROXY = "a proxy that lets this through: HTTPS_PROXY, HTTP_PROXY, with its login; NO_PROXY=HOST goes around it"
+TRUST = "the certificates of your network in SSL_CERT_FILE=FILE, where a proxy signs with its own; and this machine's clock has to be right"
+TOKEN = "HF_TOKEN, `hf auth login` and ~/.netrc: one of them holds what no header can, such as a line's end or a letter beyond ASCII"
 
 
 class AttemptError(Exception):
@@ -19,13 +25,22 @@ class AttemptError(Exception):
         wait: seconds that the source asks for.
         unreachable: whether nobody answered.
         other: whether a file came, and it is another one than was asked for.
+        way: out of it, where trying again later is none.
     """
 
     def __init__(
-        self, reason: str, *, attempts: int = ATTEMPTS, anew: bool = False, wait: float | None = None, unreachable: bool = False, other: bool = False
+        self,
+        reason: str,
+        *,
+        attempts: int = ATTEMPTS,
+        anew: bool = False,
+        wait: float | None = None,
+        unreachable: bool = False,
+        other: bool = False,
+        way: str = "",
     ) -> None:
         super().__init__(reason)
-        self.reason, self.attempts, self.anew, self.wait, self.unreachable, self.other = reason, attempts, anew, wait, unreachable, other
+        self.reason, self.attempts, self.anew, self.wait, self.unreachable, self.other, self.way = reason, attempts, anew, wait, unreachable, other, way
 
 
 def accepted(response: "httpx2.Response", start: int) -> bool:
@@ -44,10 +59,10 @@ def accepted(response: "httpx2.Response", start: int) -> bool:
         return start == 0
     if status == 416:
         raise AttemptError("has less of it than was here already", attempts=2, anew=True)
-    hint = {401: "it wants a login (hf auth login, HF_TOKEN, ~/.netrc)", 403: "it refuses", 404: "it has no such file", 429: "it was asked too often"}
-    reason = f"status {status}: {hint.get(status, response.reason_phrase or 'no file')}"
-    passing = status == 429 or status >= 500
-    raise AttemptError(reason, attempts=ATTEMPTS if passing else 1, wait=_retry_after(response) if passing else None)
+    reason = f"status {status}: {HINTS.get(status, response.reason_phrase or 'no file')}"
+    if status == 429 or status >= 500:
+        raise AttemptError(reason, wait=_retry_after(response))
+    raise AttemptError(reason, attempts=1, way=LOGIN if status in (401, 403) else PROXY if status == 407 else MOVED)
 
 
 def expected_length(response: "httpx2.Response", start: int, size: int | None) -> int | None:
@@ -57,7 +72,7 @@ def expected_length(response: "httpx2.Response", start: int, size: int | None) -
         AttemptError: where the source says something else than is known.
     """
     told = response.headers.get("Content-Length")
-    if told is None or not told.isdigit():
+    if told is None or not (told.isascii() and told.isdigit()):
         return size
     whole = start + int(told)
     if size is not None and whole != size:
@@ -70,17 +85,26 @@ def told(error: "httpx2.HTTPError") -> AttemptError:
 
     text = " ".join(str(error).split()) or type(error).__name__
     if "CERTIFICATE" in text.upper() or "certificate" in text:
-        return AttemptError(f"no trusted connection ({text})", attempts=1)
+        return untrusted(text)
     match error:
+        case httpx2.LocalProtocolError():  # without its text, which may be a password
+            return AttemptError("cannot be asked: a header of the request is not one", attempts=1, way=TOKEN)
+        case httpx2.ProxyError():
+            return AttemptError(f"the proxy refuses ({text})", attempts=1, way=PROXY)
         case httpx2.ConnectError() | httpx2.ConnectTimeout():
             return AttemptError(f"cannot be reached ({text})", attempts=2, unreachable=True)
         case httpx2.TimeoutException():
             return AttemptError("sent nothing for too long", attempts=2)
         case httpx2.TooManyRedirects() | httpx2.UnsupportedProtocol():
-            return AttemptError(text, attempts=1)
+            return AttemptError(text, attempts=1, way=MOVED)
     return AttemptError(f"broke off ({text})")
+
+
+def untrusted(text: str) -> AttemptError:
+    """Of a certificate that does not hold."""
+    return AttemptError(f"no trusted connection ({text})", attempts=1, way=TRUST)
 
 
 def _retry_after(response: "httpx2.Response") -> float | None:
     told = response.headers.get("Retry-After", "")
-    return float(told) if told.isdigit() else None
+    return float(told) if told.isascii() and told.isdigit() else None

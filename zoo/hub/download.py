@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
-from zoo.hub.answers import AttemptError, accepted, expected_length, told
+from zoo.hub.answers import MOVED, TOKEN, AttemptError, accepted, expected_length, told, untrusted
 from zoo.hub.cache import Cache
 from zoo.hub.failures import SUMS, not_given
 from zoo.hub.meter import Meter, size_of
@@ -104,15 +104,15 @@ class Downloader:
                     if isinstance(outcome, Path):
                         return outcome
                     failures.append(outcome)
+            raise not_given(wanted, failures, kept=_size(partial))
         finally:
             self.cache.release(partial)
-        raise not_given(wanted, failures)
 
     def _from(self, link: Link, partial: Path, wanted: Wanted, meter: Meter) -> Path | AttemptError:
         """The file from one source, or why not."""
         tries = restarts = 0
+        most = _size(partial)
         while True:
-            before = _size(partial)
             try:
                 return self._whole(link, partial, wanted, meter)
             except AttemptError as failure:
@@ -120,7 +120,9 @@ class Downloader:
                     partial.unlink(missing_ok=True)
                     restarts += 1
                 else:
-                    tries = 1 if _size(partial) - before >= PROGRESS else tries + 1
+                    # More than ever: a server that always begins anew, and breaks off now here, now there, gets nowhere.
+                    advanced = _size(partial) - most >= PROGRESS
+                    tries, most = (1, _size(partial)) if advanced else (tries + 1, most)
                 if (restarts if failure.anew else tries) >= failure.attempts:
                     return failure
                 time.sleep(min(LONGEST_WAIT, failure.wait if failure.wait is not None else 0.25 * 2**tries))
@@ -160,9 +162,13 @@ class Downloader:
                     expected = expected_length(response, start, wanted.size)
                     self._receive(response, partial, start, digest, expected, meter)
             except ssl.SSLError as error:
-                raise AttemptError(f"no trusted connection ({error})", attempts=1) from error
+                raise untrusted(str(error)) from error
             except httpx2.InvalidURL as error:
-                raise AttemptError(f"no address ({error})", attempts=1) from error
+                raise AttemptError(f"no address ({error})", attempts=1, way=MOVED) from error
+            except UnicodeEncodeError as error:  # without its text, which may be a password
+                raise AttemptError("cannot be asked: a header of the request has letters beyond ASCII", attempts=1, way=TOKEN) from error
+            except UnicodeError as error:  # a part of a host's name that is longer than any
+                raise AttemptError(f"no address ({error})", attempts=1, way=MOVED) from error
             except httpx2.HTTPError as error:
                 raise told(error) from error
         return _checked(partial, digest, wanted, resumed=start > 0)

