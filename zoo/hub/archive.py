@@ -3,6 +3,7 @@
 What an archive says of itself is checked before a byte is written, and what comes out of it is counted, since it may lie.
 """
 
+import errno
 import shutil
 import stat
 import tarfile
@@ -19,8 +20,12 @@ MAX_MEMBERS = 20_000
 MAX_BYTES = 200 * 2**30
 """Unpacked, where nothing else is known: far more than the largest models, far less than a bomb."""
 CHUNK = 2**20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a file system that takes no more."""
 TORCH = "data.pkl"
 """In the archives that ``torch.save`` writes, which are zip files too."""
+ENDINGS = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ANOTHER = "  way out: another copy of it, with the checksum of that one; `unzip -t FILE` or `tar tf FILE` tells whether one is whole"
 
 
 def is_archive(path: Path) -> bool:
@@ -32,6 +37,17 @@ def is_archive(path: Path) -> bool:
         return tarfile.is_tarfile(path)
     except (OSError, zipfile.BadZipFile, tarfile.TarError):
         return False
+
+
+def check_named(path: Path) -> None:
+    """Whether a file that is no archive is not called one.
+
+    Raises:
+        CheckpointError: where its name says that it is.
+    """
+    if path.name.lower().endswith(ENDINGS) and not zipfile.is_zipfile(path):  # one of ``torch.save`` is whole
+        problem = "the archive is empty: 0 bytes" if not path.stat().st_size else "the archive is damaged: neither the whole of a zip nor of a tar file"
+        raise CheckpointError(f"{path.name}: {problem}\n{ANOTHER}")
 
 
 def unpack(archive: Path, folder: Path, *, limit: int = MAX_BYTES) -> list[str]:
@@ -53,6 +69,8 @@ def unpack(archive: Path, folder: Path, *, limit: int = MAX_BYTES) -> list[str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             room -= _copy(stream, target, room, archive)
             names.append(name)
+    if not names:
+        raise CheckpointError(f"{archive.name}: the archive is empty: no file is in it\n{ANOTHER}")
     return names
 
 
@@ -88,9 +106,15 @@ def _members(archive: Path, limit: int) -> Iterator[Iterator[tuple[str, IO[bytes
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}\n  way out: get it again") from error
+        if isinstance(error, OSError) and error.errno in FULL:  # nothing is wrong with the archive
+            raise CheckpointError(
+                f"{archive.name}: the disk is full; what is in it has no room below {archive.parent}\n  way out: make room, or ZOO_CACHE=FOLDER on another disk"
+            ) from error
+        if isinstance(error, NotImplementedError) or getattr(error, "errno", None) is not None:  # another packing, or this disk: not the archive's fault
+            raise CheckpointError(f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}\n  way out: see what `unzip` or `tar` say") from error
+        raise CheckpointError(f"{archive.name}: the archive is damaged: {error or type(error).__name__}\n{ANOTHER}") from error
     except Exception as error:
-        raise CheckpointError(f"{archive.name}: damaged: {type(error).__name__}: {error}\n  way out: get it again") from error
+        raise CheckpointError(f"{archive.name}: the archive is damaged: {type(error).__name__}: {error}\n{ANOTHER}") from error
 
 
 def _zipped(opened: zipfile.ZipFile, archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
@@ -170,6 +194,7 @@ def unpack_inner(archive: Path, path: str, folder: Path, *, limit: int = MAX_BYT
             if not rest:
                 return target
             if not is_archive(target):
+                check_named(target)
                 raise CheckpointError(f"{archive.name}: {head} is no archive, so that there is no {rest} in it")
             below = folder / f"{parts[end - 1]}.d"
             below.mkdir()

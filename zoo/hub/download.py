@@ -4,7 +4,6 @@ Bytes go into a partial file of this process's own (``Cache.claim``), whose name
 processes that race for a file, with locks that do nothing, cost four downloads and damage none.
 """
 
-import errno
 import hashlib
 import netrc
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
 from zoo.hub.answers import MOVED, TOKEN, AttemptError, accepted, expected_length, told, untrusted
+from zoo.hub.archive import FULL
 from zoo.hub.cache import Cache
 from zoo.hub.failures import SUMS, not_given
 from zoo.hub.meter import Meter, size_of
@@ -193,10 +193,11 @@ class Downloader:
                         mark, marked = now, received
                     meter.at(received, expected)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, FileNotFoundError | ConnectionError | TimeoutError | ssl.SSLError):  # told elsewhere
                 raise
+            problem = "the disk is full" if error.errno in FULL else f"cannot be written to: {error.strerror or error}"
             raise DownloadError(
-                f"{partial.parent}: the disk is full; {received:,} bytes of {meter.name} are there\n  way out: make room, or ZOO_CACHE=FOLDER on another disk"
+                f"{partial.parent}: {problem}; {received:,} bytes of {meter.name} are there\n  way out: make room, or ZOO_CACHE=FOLDER on another disk"
             ) from error
         if expected is not None and received < expected:
             raise AttemptError(f"broke off after {received:,} of {expected:,} bytes")

@@ -3,12 +3,18 @@
 import hashlib
 import multiprocessing
 import os
+import resource
 import socket
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.fault_server import Fault, certificate, cut, from_the_beginning, headed, longer, other, redirect, serving, silence, status, trickle, without_ranges
+from zoo.errors import CheckpointError
+from zoo.hub.archive import unpack
 from zoo.hub.cache import Cache
 from zoo.hub.download import Downloader
 from zoo.hub.wanted import Checksum, DownloadError, Link, OfflineError, Sum, UnreachableError, Wanted
@@ -142,6 +148,34 @@ def test_more_than_a_known_size_is_not_taken(cache: Cache) -> None:
     with serving({"/f": CONTENT}, {"/f": [endless]}) as server, Downloader(cache) as downloader, pytest.raises(DownloadError, match="more than the 10,240,000"):
         downloader.get(wanted(f"{server.url}/f"))
     assert sum(path.stat().st_size for path in cache.blobs.iterdir()) == 0
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """The system refuses what goes beyond, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more(cache: Cache) -> None:
+    with serving({"/f": CONTENT}) as server, Downloader(cache) as downloader:
+        told = pytest.raises(DownloadError, match=r"blobs: the disk is full; .* bytes of model\.bin are there\n  way out: make room")
+        with no_file_longer_than(5_000_000), told:
+            downloader.get(wanted(f"{server.url}/f"))
+        assert downloader.get(wanted(f"{server.url}/f")).read_bytes() == CONTENT
+    assert server.asked[-1] == ("/f", 5_000_000)
+
+
+def test_an_archive_that_the_disk_has_no_room_for(tmp_path: Path) -> None:
+    """It is not the archive that is to blame."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("model.safetensors", CONTENT)
+    with no_file_longer_than(5_000_000), pytest.raises(CheckpointError, match=r"a\.zip: the disk is full(?s:.*)way out: make room"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
 def test_a_host_that_is_gone(cache: Cache) -> None:
