@@ -18,6 +18,7 @@ from zoo.hub.weights import read_header, renamed
 from zoo.model import Model
 from zoo.prefixes import check_prefix, longest, under
 from zoo.training.checkpoint import open_checkpoint
+from zoo.training.init_architecture import Differences, architecture_of, differences, told
 from zoo.training.init_ways import Misfit, Sides, can_be_fitted, ways_to_init
 from zoo.training.marker import MARKER
 from zoo.training.published import find_checkpoint, published_weights
@@ -37,6 +38,7 @@ class InitReport:
         compared: whether the vocabularies of the source's data are on record, and those of this data are the same.
         renamed: names of the model by those that the source has for them, where they differ.
         fitted: how parameters of another size became the model's.
+        differs: options that were others in the weights' model, with both values: the same tensors compute something else.
     """
 
     source: str
@@ -46,6 +48,7 @@ class InitReport:
     compared: bool = False
     renamed: dict[str, str] = field(default_factory=dict)
     fitted: dict[str, str] = field(default_factory=dict)
+    differs: Differences = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"init: {len(self.loaded)} tensors from {self.source}"]
@@ -58,14 +61,21 @@ class InitReport:
         parts += [f"{name}: {how}" for name, how in self.fitted.items()]
         if not self.compared:
             parts.append("no processor beside them, so that vocabularies could not be compared")
-        return ", ".join(parts)
+        return ", ".join(parts) + (f"\n{told(self.differs)}" if self.differs else "")
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(self.__dict__, indent=1) + "\n", encoding="utf-8")
 
 
 def init_weights(
-    model: Model, uri: str, skip: list[str], data: Processor | None = None, *, rename: Mapping[str, str] | None = None, fit: Sequence[str] = ()
+    model: Model,
+    uri: str,
+    skip: list[str],
+    data: Processor | None = None,
+    *,
+    rename: Mapping[str, str] | None = None,
+    fit: Sequence[str] = (),
+    nodes: Mapping[str, Any] | None = None,
 ) -> InitReport:
     """Fill a model from a bundle, a run, a checkpoint, or what a name or address stands for.
 
@@ -76,6 +86,7 @@ def init_weights(
         data: codecs of the data that the model will be trained on.
         rename: prefixes of the source's names, and what the model calls them; with any, the source's other tensors are left out.
         fit: prefixes of names whose sizes or entries may differ (``zoo.hub.fit``).
+        nodes: the model's parts as its config has them, to be compared with those of the weights' model.
 
     Raises:
         CheckpointError: naming every tensor that is missing, not known or of another shape, outside the skipped prefixes; or whose rows
@@ -107,27 +118,33 @@ def init_weights(
     source = Processor.load(folder) if folder is not None else None
     before, now = meaning(source, model), meaning(data, model)
     sides = Sides(found, state, skip, fit, before, now)
+    dropped = [prefix for prefix in fit if any(under(name, prefix) for name in state) and all(skips(name) for name in state if under(name, prefix))]
+    if dropped:
+        raise ConfigError(
+            "init_fit", f"{dropped[0]!r} is under init_skip=[{','.join(skip)}], which leaves it as initialised: nothing would be fitted", "one of both"
+        )
     if misfits:
         raise CheckpointError(
             f"init: {len(misfits)} tensors of {file} do not fit the model:\n  "
             + "\n  ".join(misfit.told for misfit in misfits[:40])
             + (f"\n  and {len(misfits) - 40} more" if len(misfits) > 40 else "")
-            + numbered(ways_to_init(model, misfits, sides))
+            + numbered([*as_the_weights(differences(architecture_of(folder), nodes or {}, wanted, rename or {})), *ways_to_init(model, misfits, sides)])
         )
     if folder is not None and source is not None and data is not None:
         refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing], sides)
-    told: dict[str, str] = {}
+    how: dict[str, str] = {}
     with torch.no_grad():
         for name in wanted:
             value = found[name]
             if name in changing:
                 module, kind = able[name]
                 result = fitted(name, value, state[name], kind, module, before, now)
-                value, told[name] = result.value, result.how
+                value, how[name] = result.value, result.how
             state[name].copy_(value)
     unused = [*(name for name in found if skips(name)), *left]
     skipped = [name for name in state if name not in wanted]
-    return InitReport(file, wanted, skipped, unused, compared=source is not None and data is not None, renamed=names, fitted=told)
+    differs = differences(architecture_of(folder), nodes or {}, wanted, rename or {})
+    return InitReport(file, wanted, skipped, unused, source is not None and data is not None, renamed=names, fitted=how, differs=differs)
 
 
 def misfits_of(found: Mapping[str, Tensor], state: Mapping[str, Tensor], wanted: list[str], given: list[str], changing: list[str]) -> list[Misfit]:
@@ -241,6 +258,13 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         + "\n  ".join(lines)
         + numbered(ways or ["init=null to start from random weights"])
     )
+
+
+def as_the_weights(differs: Differences) -> list[str]:
+    """The overrides that make the model the weights' own, where their config tells them and the components are the same."""
+    if not differs or any(option.endswith(".name") for option in differs):
+        return []
+    return [f"the sizes of the weights' own model: {' '.join(f'{option}={before}' for option, (before, _) in differs.items())}"]
 
 
 def numbered(ways: Sequence[str]) -> str:

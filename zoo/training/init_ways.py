@@ -58,7 +58,9 @@ def ways_to_init(model: Model, misfits: Sequence[Misfit], sides: Sides) -> list[
     names = [misfit.name for misfit in misfits]
     ways = []
     if sides.taken(skip := [*sides.skip, *layers_of(names)]):
-        ways.append(f"leave what does not fit as initialised: init_skip=[{','.join(skip)}]")
+        fit = [prefix for prefix in sides.fit if longest(prefix, skip) is None]  # what is skipped is not fitted
+        also = f" init_fit=[{','.join(fit)}]" if len(fit) < len(sides.fit) else ""
+        ways.append(f"leave what does not fit as initialised: init_skip=[{','.join(skip)}]{also}")
     if able := can_be_fitted(model, names, sides):
         rest = layers_of([name for name in names if name not in able])
         if not any(longest(name, rest) for name in able):

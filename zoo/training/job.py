@@ -228,7 +228,8 @@ class Job:
         if not begun_before and self.config.run.init is not None:
             run = self.config.run
             assert run.init is not None
-            report = init_weights(model, run.init, run.init_skip, Processor.of(data), rename=run.init_rename, fit=run.init_fit)
+            nodes = {"encoder": self.config.encoder, "decoder": self.config.decoder, "head": self.config.head}
+            report = init_weights(model, run.init, run.init_skip, Processor.of(data), rename=run.init_rename, fit=run.init_fit, nodes=nodes)
             self.say(str(report))
             if self.group.main:
                 report.save(self.run_dir / "init.json")
