@@ -99,11 +99,11 @@ def of_records(entries: list[dict[str, Any]], filters: dict[str, str]) -> list[d
     """Entries of pretrained models with what their records say, those that pass the filters."""
     from zoo.hub.records import record
 
-    found = []
+    found, most = [], _megabytes(filters.get("--max-size"))
     for entry in entries:
         told = record(entry["name"])
         texts = {key.removeprefix("--"): pattern for key, pattern in filters.items() if key != "--max-size"}
-        if told.matches(**texts) and told.size <= _megabytes(filters.get("--max-size")):
+        if told.matches(**texts) and told.size <= most:
             facts = {"task": told.task, "modality": told.modality, "architecture": told.architecture, "licence": told.licence, "size": told.size}
             found.append(entry | facts | {"parameters": told.parameters, "metrics": told.metrics, "sources": list(map(str, told.sources))})
     return found
@@ -113,9 +113,12 @@ def _megabytes(text: str | None) -> float:
     if text is None:
         return float("inf")
     try:
-        return float(text) * 1e6
+        size = float(text) * 1e6
     except ValueError:
-        raise ZooError(f"--max-size {text}: a number of megabytes is needed") from None
+        size = 0.0
+    if not size > 0:  # nan is not either
+        raise ZooError(f"--max-size {text}: a number of megabytes is needed, more than 0\n  way out: --max-size 20")
+    return size
 
 
 def choice(kind: str, group: str, name: str) -> str:
