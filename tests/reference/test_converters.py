@@ -22,7 +22,7 @@ from zoo.hub.convert.bert import BertConverter
 from zoo.hub.convert.timm import TimmConverter
 from zoo.hub.convert.vit import VitConverter
 from zoo.hub.export import export_foreign
-from zoo.hub.pull import make
+from zoo.hub.made import make
 from zoo.training.job import run_job
 
 BOUND = 1e-5

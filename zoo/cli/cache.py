@@ -1,6 +1,7 @@
 """``zoo cache``: what was downloaded. Imports no torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from zoo.cli.output import DONE, USERS, note, say, say_json, table
@@ -11,11 +12,12 @@ HELP = """usage: zoo cache [list | verify | prune [NAME ...]]
 
   zoo cache                   models that are here, with their size and where they came from
   zoo cache verify            read every byte again; what is damaged is removed, so that it is fetched anew
-  zoo cache prune             remove files that no model here is made of, and what broken-off downloads left
-  zoo cache prune NAME ...    and these models
+  zoo cache prune             remove files that no model here is made of, and what broken-off downloads left;
+                              those of the last 10 minutes are spared: a model may be about to be made of them
+  zoo cache prune NAME ...    and these models, at once; what came from a folder goes by its path
 
 options
-  --json --debug as for every command; keys: folder, models (name, folder, size, source); right, wrong; files, size
+  --json --debug as for every command; keys: folder, models (name, folder, size, source); right, wrong; files, size, spared
 
 ZOO_CACHE is the folder (~/.cache/zoo). It can be copied to a machine without a network."""
 ACTIONS = ("list", "verify", "prune")
@@ -73,14 +75,27 @@ def _verify(cache: Any, as_json: bool) -> int:
 
 def _prune(cache: Any, names: list[str], as_json: bool) -> int:
     from zoo.errors import ZooError
+    from zoo.hub.cache import RECENT
     from zoo.hub.meter import size_of
 
     known = {entry.name for entry in cache.entries()}
+    names = [name if name in known else _by_path(name, known) for name in names]
     if unknown := [name for name in names if name not in known]:
-        raise ZooError(f"{unknown[0]!r} is not in the cache; {did_you_mean(unknown[0], known)}")
-    files, size = cache.prune(names)
+        raise ZooError(f"{unknown[0]!r} is not in the cache; {did_you_mean(unknown[0], known)}\n  way out: `zoo cache` names the models that are")
+    pruned = cache.prune(names)
     if as_json:
-        say_json({"files": files, "size": size})
-    else:
-        say(f"{files} removed, {size_of(size)}")
+        say_json(pruned._asdict())
+        return DONE
+    say(f"{pruned.files} removed, {size_of(pruned.size)}")
+    if pruned.spared:
+        note(f"{pruned.spared} more, of no model yet, came within the last {RECENT / 60:g} minutes, and were spared: one may be about to be made of them")
     return DONE
+
+
+def _by_path(name: str, known: set[str]) -> str:
+    """The name of what a folder's checkpoint became, which is its whole path; else the word as it is."""
+    try:
+        whole = str(Path(name).expanduser().resolve())
+    except (OSError, ValueError, RuntimeError):
+        return name
+    return whole if whole in known else name

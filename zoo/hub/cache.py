@@ -12,19 +12,21 @@ A file under its checksum was complete and right when it got that name. It is be
 were; otherwise its bytes are read again, and a file that has changed is gone. Locks save work only: nothing is wrong where they do nothing.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.errors import CheckpointError
 from zoo.files import write_whole
@@ -67,16 +69,41 @@ class Entry:
     files: dict[str, str]
 
 
+class Pruned(NamedTuple):
+    """What ``Cache.prune`` has done.
+
+    Args:
+        files: that were removed; a model counts as one.
+        size: of them, in bytes.
+        spared: files that no model is made of, and that came too recently to be removed.
+    """
+
+    files: int
+    size: int
+    spared: int
+
+
 class Cache:
     """The files below one folder; made when something is written.
 
     Args:
         root: of the cache; None takes ``cache_dir``.
+
+    Raises:
+        CheckpointError: where something else than a folder is in its place.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or cache_dir()
         self.blobs, self.models = self.root / "blobs", self.root / "models"
+        for folder in (self.root, self.blobs, self.models):
+            try:
+                if not stat.S_ISDIR(folder.stat().st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, "it is a file", str(folder))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._impossible(error) from error
 
     def make(self) -> None:
         """Make the folders.
@@ -88,7 +115,10 @@ class Cache:
             self.blobs.mkdir(parents=True, exist_ok=True)
             self.models.mkdir(exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{self.root}: no cache can be made there: {error}\n  way out: ZOO_CACHE=FOLDER that may be written to") from error
+            raise self._impossible(error) from error
+
+    def _impossible(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"{self.root}: no cache can be made there: {error}\n  way out: ZOO_CACHE=FOLDER that may be written to")
 
     # --- files ------------------------------------------------------------------------------------------------------------------
 
@@ -129,6 +159,15 @@ class Cache:
         """A file; where it came from stays noted until ``prune``."""
         for path in (self.blobs / f"{sha256}.seen", self.blobs / sha256):
             path.unlink(missing_ok=True)
+
+    def drop(self, sums: Iterable[str]) -> None:
+        """Remove files that no model here is made of, with what is noted of them; the others are left."""
+        used = self._used()
+        for sha256 in sums:
+            if sha256 not in used:
+                self.remove(sha256)
+                for kind in ("from", "lock"):
+                    (self.blobs / f"{sha256}.{kind}").unlink(missing_ok=True)
 
     def came_from(self, sha256: str) -> str | None:
         """The source that gave a file; None where nobody noted it."""
@@ -305,19 +344,19 @@ class Cache:
                 right.append(entry.folder)
         return right, wrong
 
-    def prune(self, names: list[str] | None = None) -> tuple[int, int]:
-        """Remove models (by name, or none), then files that no model is made of, and what broken-off downloads left. How many files, how many bytes.
+    def prune(self, names: list[str] | None = None) -> Pruned:
+        """Remove models (by name, or none), then files that no model is made of, and what broken-off downloads left.
 
         What came within the last minutes stays unless its model was named: somebody may be about to make a model of it.
         """
-        count = size = 0
+        count = size = spared = 0
         freed: set[str] = set()
         for entry in self.entries():
             if names is not None and entry.name in names:
                 count, size = count + 1, size + entry.size
                 freed.update(entry.files.values())
                 remove_folder(entry.folder)
-        used = {sha256 for entry in self.entries() for sha256 in entry.files.values()}
+        used = self._used()
         for path in sorted(self.blobs.glob("*")):
             stem = path.name.partition(".")[0]
             if path.is_dir():
@@ -326,6 +365,7 @@ class Cache:
                 old = abandoned(path)
             else:
                 old = stem not in used and (stem in freed or age(path) > RECENT)
+                spared += not old and path.name not in used and path.suffix == ""
             if old:
                 count, size = count + (path.suffix == ""), size + _bytes(path)
                 _remove(path)
@@ -333,7 +373,11 @@ class Cache:
             if age(path) > ABANDONED:
                 count, size = count + 1, size + _bytes(path)
                 _remove(path)
-        return count, size
+        return Pruned(count, size, spared)
+
+    def _used(self) -> set[str]:
+        """Checksums of the files that the models here are made of."""
+        return {sha256 for entry in self.entries() for sha256 in entry.files.values()}
 
     def all_blobs(self) -> list[Path]:
         return sorted(path for path in self.blobs.glob("*") if _SHA256.fullmatch(path.name))

@@ -5,7 +5,8 @@ import re
 from zoo.errors import did_you_mean
 from zoo.hub.cache import Cache
 from zoo.hub.download import Downloader
-from zoo.hub.pull import Pulled, key_of, make, pull
+from zoo.hub.made import key_of, make
+from zoo.hub.pull import Pulled, pull
 from zoo.hub.repair import intact
 from zoo.hub.uri import LibraryModel
 from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, Teller, Wanted

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from zoo.errors import CheckpointError
 from zoo.hub.bundle import CONFIG
-from zoo.hub.cache import SOURCE, Cache, write_source
+from zoo.hub.cache import SOURCE, Cache, remove_folder, write_source
 from zoo.hub.hugging_face import PICKLED, USED
+from zoo.hub.repair import note_damaged
 
 FOREIGN = "config.json"
 """What tells a foreign checkpoint; a bundle of zoo has ``config.yaml``."""
@@ -16,7 +17,26 @@ FOREIGN = "config.json"
 
 def is_foreign(folder: Path) -> bool:
     """Whether a folder holds a checkpoint that is to be converted."""
-    return folder.is_dir() and (folder / FOREIGN).is_file() and not (folder / CONFIG).exists()
+    try:
+        return folder.is_dir() and (folder / FOREIGN).is_file() and not (folder / CONFIG).exists()
+    except (OSError, ValueError):  # longer than a path may be, or not to be looked at
+        return False
+
+
+def nothing_to_convert(place: Path) -> CheckpointError:
+    """Why a file or folder that is here is not pulled.
+
+    Args:
+        place: no folder of ``is_foreign``.
+    """
+    if not place.is_dir():
+        return CheckpointError(f"{place}: is a file; a model is a folder\n  way out: the folder that it is in, or that it is unpacked to")
+    if (place / CONFIG).is_file():
+        return CheckpointError(f"{place}: is zoo's own already (it has a {CONFIG}); nothing has to be pulled\n  way out: zoo predict {place} ...")
+    return CheckpointError(
+        f"{place}: the folder holds neither {CONFIG}, as a bundle of zoo does, nor {FOREIGN}, as another library's checkpoint does\n"
+        "  way out: the folder that has one of them: that save_pretrained of transformers wrote, or that `zoo train` told at its end"
+    )
 
 
 def converted(folder: Path, *, cache: Cache | None = None) -> Path:
@@ -30,7 +50,7 @@ def converted(folder: Path, *, cache: Cache | None = None) -> Path:
         CheckpointError: for what is damaged, hostile, or of a format that nothing reads.
     """
     from zoo.hub.convert import convert, converter_of
-    from zoo.hub.pull import key_of
+    from zoo.hub.made import key_of
 
     cache = cache or Cache()
     folder = folder.resolve()
@@ -42,8 +62,9 @@ def converted(folder: Path, *, cache: Cache | None = None) -> Path:
     if (target / SOURCE).is_file():
         try:
             cache.check_model(target)
-        except CheckpointError:
-            shutil.rmtree(target)  # made again from the folder, which is here
+        except CheckpointError as error:
+            note_damaged(error)
+            remove_folder(target)  # made again from the folder, which is here
         else:
             return target
     cache.make()
@@ -55,8 +76,9 @@ def converted(folder: Path, *, cache: Cache | None = None) -> Path:
         try:
             fresh.rename(target)
         except OSError:
-            if not (target / SOURCE).is_file():
-                raise
+            if not (target / SOURCE).is_file():  # what is there has lost its record: nobody takes it for a model
+                remove_folder(target)
+                fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target

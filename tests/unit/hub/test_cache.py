@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from zoo.cli.main import main
 from zoo.errors import CheckpointError
 from zoo.hub import cache as module
 from zoo.hub.cache import RECENT, SOURCE, Cache, sha256_of, write_source
@@ -97,8 +98,8 @@ def test_prune(cache: Cache) -> None:
     mine.write_bytes(b"of a download that goes on")
     left = cache.blobs / f"{'2' * 64}.{mine.name.split('.')[1].split('-')[0]}-999999999-00000000.partial"
     left.write_bytes(b"of a process that is gone")
-    files, size = cache.prune(["gone"])
-    assert files == 4
+    files, size, spared = cache.prune(["gone"])
+    assert (files, spared) == (4, 1)
     assert size >= 300 + 300 + 5
     assert kept.is_dir()
     assert not gone.exists()
@@ -194,3 +195,50 @@ def test_a_copy_that_may_not_be_written_to(cache: Cache, monkeypatch: pytest.Mon
     monkeypatch.setattr("zoo.hub.cache.write_whole", refuse)
     cache.check_model(folder)
     assert cache.blob(sha256) == cache.blobs / sha256
+
+
+def test_what_no_model_is_made_of_is_dropped_and_the_rest_is_not(cache: Cache) -> None:
+    folder, refused = model(cache, "m", b"content"), added(cache, b"refused")
+    cache.note_source(refused, "somewhere")
+    used = added(cache, b"content")
+    cache.drop([refused, used])
+    assert cache.all_blobs() == [cache.blobs / used]
+    assert list(cache.blobs.glob(f"{refused}*")) == []
+    cache.check_model(folder)
+
+
+@pytest.mark.parametrize("file", ["cache", "cache/blobs", "cache/models", "."])
+def test_a_file_in_the_caches_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str) -> None:
+    """The same words from every command, and no `nothing is here yet` of a cache that cannot be."""
+    place = tmp_path / "above" / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"")
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "above" / "cache"))
+    for words in (["cache"], ["cache", "verify"], ["cache", "prune"], ["pull", "minilm_l6"], ["predict", "minilm_l6", "--text", "x"]):
+        assert main(words) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "no cache can be made there" in told.err
+        assert "ZOO_CACHE=FOLDER" in told.err
+    assert main(["pull", "digits_cnn"]) == 0  # comes with zoo, and needs no cache
+
+
+def test_prune_takes_relative_paths_and_tells_what_it_spared(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a folder's checkpoint became is named by the folder's whole path."""
+    monkeypatch.setenv("ZOO_CACHE", str(cache.root))
+    monkeypatch.chdir(tmp_path)
+    for word in ("./bertbase", "bertbase"):
+        folder = model(cache, str(tmp_path / "bertbase"), b"one")
+        assert main(["cache", "prune", word]) == 0
+        assert not folder.exists()
+    capsys.readouterr()
+    added(cache, b"recent")
+    assert main(["cache", "prune"]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("0 removed")
+    assert "1 more" in told.err
+    assert "10 minutes" in told.err
+    assert main(["cache", "prune", "./nothing"]) == 2
+    assert "way out: `zoo cache`" in capsys.readouterr().err
