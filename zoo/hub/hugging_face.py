@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from zoo.hub.uri import HubRepo, inside
 from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, UnreachableError, refuse_offline
 
+BUNDLES = ("config.yaml", "metrics.json", "README.md", "processor/*", "plots/*.png")
 USED = (
-    *("config.yaml", "metrics.json", "README.md", "processor/*", "plots/*.png"),  # a bundle's
+    *BUNDLES,
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "generation_config.json", "preprocessor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
     *("modules.json", "sentence_bert_config.json", "[0-9]_Pooling/config.json"),

@@ -1,18 +1,24 @@
 """A folder with a checkpoint in its own library's layout -> a bundle in the cache. Imports no torch unless it has to be converted."""
 
-import shutil
+import shlex
 import tempfile
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from zoo.errors import CheckpointError
 from zoo.hub.bundle import CONFIG
-from zoo.hub.cache import SOURCE, Cache, remove_folder, write_source
-from zoo.hub.hugging_face import PICKLED, USED
-from zoo.hub.repair import note_damaged
+from zoo.hub.cache import Cache
+from zoo.hub.files import read_plain_json
+from zoo.hub.hugging_face import BUNDLES, USED
+from zoo.hub.repair import intact
 
 FOREIGN = "config.json"
 """What tells a foreign checkpoint; a bundle of zoo has ``config.yaml``."""
+WHOLE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+POOLINGS = "[0-9]_Pooling/config.json"
+FOREIGN_FILES = tuple(name for name in USED if name not in BUNDLES and not name.startswith("model-"))
+"""What converters read beside the parts that an index names, and pickles."""
 
 
 def is_foreign(folder: Path) -> bool:
@@ -21,6 +27,19 @@ def is_foreign(folder: Path) -> bool:
         return folder.is_dir() and (folder / FOREIGN).is_file() and not (folder / CONFIG).exists()
     except (OSError, ValueError):  # longer than a path may be, or not to be looked at
         return False
+
+
+def only_tensors(folder: Path) -> bool:
+    """Whether a foreign checkpoint is of a family that nothing reads, and its tensors can be had all the same."""
+    from zoo.hub.convert import converter_of
+
+    if not (folder / WHOLE).is_file():
+        return False
+    try:
+        converter_of({FOREIGN: folder / FOREIGN})
+    except CheckpointError:
+        return True
+    return False
 
 
 def nothing_to_convert(place: Path) -> CheckpointError:
@@ -50,35 +69,60 @@ def converted(folder: Path, *, cache: Cache | None = None) -> Path:
         CheckpointError: for what is damaged, hostile, or of a format that nothing reads.
     """
     from zoo.hub.convert import convert, converter_of
-    from zoo.hub.made import key_of
+    from zoo.hub.made import fresh_model, key_of, laid_out
 
     cache = cache or Cache()
     folder = folder.resolve()
-    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = {name: folder / name for name in names if any(fnmatchcase(name, pattern) for pattern in (*USED, *PICKLED))}
+    files = used_files(folder)
     read_by = converter_of(files)
-    prints = {name: f"{told.st_size}-{told.st_ino}-{told.st_mtime_ns}" for name, path in files.items() for told in (path.stat(),)}
-    target = cache.model(folder.name, key_of(prints, read_by, {}))
-    if (target / SOURCE).is_file():
-        try:
-            cache.check_model(target)
-        except CheckpointError as error:
-            note_damaged(error)
-            remove_folder(target)  # made again from the folder, which is here
-        else:
-            return target
+    seen = _states(files)
+    # Where it lies belongs to the key: a folder that was moved is asked for, and pruned, by its new path.
+    target = cache.model(folder.name, key_of(seen | {"/": str(folder)}, read_by, {}))
+    if intact(target, cache, f"zoo pull {shlex.quote(str(folder))}"):
+        return target
     cache.make()
-    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=cache.models))
-    try:
-        convert(folder, fresh, read_by, {}, name=str(folder), source=str(folder))
-        fresh.chmod(0o755)
-        write_source(fresh, name=str(folder), source=str(folder), files={})
-        try:
-            fresh.rename(target)
-        except OSError:
-            if not (target / SOURCE).is_file():  # what is there has lost its record: nobody takes it for a model
-                remove_folder(target)
-                fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with (
+        fresh_model(target, name=str(folder), source=str(folder), files={}) as fresh,
+        tempfile.TemporaryDirectory(prefix=".snapshot-", dir=cache.models) as snapshot,
+    ):
+        # The converter sees what the key was made of, and nothing else that lies in the folder.
+        laid_out(files, Path(snapshot), link=lambda file, place: place.symlink_to(file))
+        convert(Path(snapshot), fresh, read_by, {}, name=folder.name, source=folder.name)
+        if _states(files) != seen:
+            raise CheckpointError(f"{folder}: its files changed while they were read\n  way out: the same command again, when whoever writes them has ended")
     return target
+
+
+def used_files(folder: Path) -> dict[str, Path]:
+    """What a checkpoint is made of: name -> file.
+
+    Raises:
+        CheckpointError: for links that lead out of it, and where it cannot be told which of several pickles is meant.
+    """
+    names = {path.name: path for path in folder.iterdir() if path.is_file()}
+    names |= {str(path.relative_to(folder)): path for path in folder.glob(POOLINGS) if path.is_file()}
+    files = {name: path for name, path in names.items() if any(fnmatchcase(name, pattern) for pattern in FOREIGN_FILES)}
+    if INDEX in files and WHOLE not in files:
+        parts = read_plain_json(files[INDEX]).get("weight_map")
+        told = {str(part) for part in parts.values()} if isinstance(parts, dict) else set()
+        files |= {name: names[name] for name in told if name in names}
+    elif WHOLE not in files:
+        pickles = [PICKLED] if PICKLED in names else sorted(name for name in names if Path(name).suffix in (".pth", ".pt"))
+        if len(pickles) > 1:
+            raise CheckpointError(
+                f"{folder}: holds {', '.join(pickles[:4])}, and it cannot be told which of them is the model\n"
+                f"  way out: a folder with config.json and one of them, under the name {PICKLED}"
+            )
+        files |= {name: names[name] for name in pickles}
+    inside = (folder, folder.parent.parent / "blobs")  # the hub's own cache keeps its files there, and links to them
+    for name, path in files.items():
+        if not any(path.resolve().is_relative_to(place) for place in inside):
+            raise CheckpointError(
+                f"{path}: a link that leads out of the folder; what lies there would become part of the model: refused\n  way out: copy the file to the folder"
+            )
+        files[name] = path.resolve()
+    return files
+
+
+def _states(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: f"{told.st_size}-{told.st_ino}-{told.st_mtime_ns}" for name, path in files.items() for told in (path.stat(),)}

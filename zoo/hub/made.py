@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.errors import CheckpointError
@@ -44,10 +45,7 @@ def make(name: str, folder: Path, files: Files, *, source: str, read_by: str, op
     Raises:
         CheckpointError: where the files are no such model.
     """
-    sums = {path: blob.name for path, blob in files.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=folder.parent))
-    try:
+    with fresh_model(folder, name=name, source=source, files={path: blob.name for path, blob in files.items()}) as fresh:
         if read_by == BUNDLE:
             laid_out(files, fresh)
             check_bundle(fresh)
@@ -57,8 +55,25 @@ def make(name: str, folder: Path, files: Files, *, source: str, read_by: str, op
             with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=folder.parent) as snapshot:
                 laid_out(files, Path(snapshot))
                 convert(Path(snapshot), fresh, read_by, options, name=name, source=source)
+    return folder
+
+
+@contextmanager
+def fresh_model(folder: Path, *, name: str, source: str, files: Mapping[str, str]) -> Iterator[Path]:
+    """An empty folder, which becomes the model's when the block has ended well; if another process was faster, its folder stays.
+
+    Args:
+        folder: of the model, in the cache.
+        name: that it is asked for by.
+        source: where it came from.
+        files: path in the model's origin -> checksum of the cache's file.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=folder.parent))
+    try:
+        yield fresh
         fresh.chmod(0o755)
-        write_source(fresh, name=name, source=source, files=sums)
+        write_source(fresh, name=name, source=source, files=dict(files))
         try:
             fresh.rename(folder)
         except OSError:
@@ -67,7 +82,6 @@ def make(name: str, folder: Path, files: Files, *, source: str, read_by: str, op
                 fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return folder
 
 
 def laid_out(files: Files, folder: Path, link: Callable[[Path, Path], None] = os.link) -> None:

@@ -5,7 +5,6 @@ so that another version of a model, or of a converter, is another folder, and wh
 """
 
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -15,11 +14,11 @@ from pathlib import Path
 from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
 from zoo.hub.bundle import CONFIG, WEIGHTS
-from zoo.hub.cache import SOURCE, Cache, read_source, sha256_of, write_source
+from zoo.hub.cache import SOURCE, Cache, read_source, sha256_of
 from zoo.hub.download import Downloader
 from zoo.hub.failures import absent_of
 from zoo.hub.local import converted, is_foreign, nothing_to_convert
-from zoo.hub.made import Files, check_bundle, key_of, laid_out, make, read_by_of
+from zoo.hub.made import Files, check_bundle, fresh_model, key_of, laid_out, make, read_by_of
 from zoo.hub.packed import drop_refused, model_in, root_of, scratch_of, unpacked
 from zoo.hub.records import BUNDLE, FileInfo, Record, names, record
 from zoo.hub.repair import intact
@@ -226,17 +225,26 @@ def _newest(name: str, cache: Cache) -> Pulled | None:
 
 
 def _from_web(source: WebFile, cache: Cache, *, weights: bool) -> Pulled:
+    refuse_file(source, weights=weights)
+    return _weights(source, cache) if Path(source.name).suffix.lower() == ".safetensors" else _unlisted(source, cache)
+
+
+def refuse_file(source: WebFile, *, weights: bool) -> None:
+    """Refuse what its address alone tells to be no use. Fetches nothing.
+
+    Raises:
+        ZooError: for an address without a checksum, and a file that is no model by itself.
+    """
     if source.sha256 is None:
         raise ZooError(f"{source}: an address without a checksum gives whatever its server likes\n  way out: {source}#sha256=... (`sha256sum FILE` tells it)")
     suffix = Path(source.name).suffix.lower()
-    if suffix in UNREADABLE or (suffix == ".safetensors" and not weights):  # known by its name: nothing has to be fetched to find out
+    if suffix in UNREADABLE or (suffix == ".safetensors" and not weights):
         ways = ["an archive (.zip, .tar, .tar.gz ...) of a bundle, or of a checkpoint with its config.json and tokenizer"]
-        ways += [f"its tensors in a model of yours: zoo train ... init={source}"] if suffix == ".safetensors" else []
+        ways += [f"its tensors in a model of yours: zoo train ... \"init='{source}'\""] if suffix == ".safetensors" else []
         raise ZooError(
             f"{source}: a single {suffix} file does not say what model it belongs to; nothing was fetched"
             + "".join(f"\n  way out{f' {number}' if len(ways) > 1 else ''}: {way}" for number, way in enumerate(ways, 1))
         )
-    return _weights(source, cache) if suffix == ".safetensors" else _unlisted(source, cache)
 
 
 UNREADABLE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".onnx", ".gguf", ".msgpack", ".npz", ".json", ".pdf", ".html")
@@ -251,18 +259,8 @@ def _weights(source: WebFile, cache: Cache) -> Pulled:
         return Pulled(str(source), folder, str(source))
     with Downloader(cache) as downloader:
         blob = downloader.get(Wanted(source.name, Checksum(source.sha256), (Link(source.url),), None, f"zoo train ... init={shlex.quote(str(source))}"))
-    fresh = Path(tempfile.mkdtemp(prefix=".fresh-", dir=cache.models))
-    try:
+    with fresh_model(folder, name=str(source), source=str(source), files={WEIGHTS: blob.name}) as fresh:
         laid_out({WEIGHTS: blob}, fresh)
-        fresh.chmod(0o755)
-        write_source(fresh, name=str(source), source=str(source), files={WEIGHTS: blob.name})
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if not (folder / SOURCE).is_file():
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return Pulled(str(source), folder, str(source))
 
 

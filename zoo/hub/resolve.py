@@ -1,5 +1,6 @@
 """What people call a model -> its bundle on disk: a path, the name of a record, or an address. Imports no torch until it loads."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,9 @@ def resolve(uri: str | Path, *, weights: bool = False) -> Path:
     """
     text = str(uri)
     if "://" not in text:
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for a user that there is not
         if exists(path):
-            return local(path)
+            return local(path, weights=weights)
         check_name(text)
     elif text.partition("://")[0] in STORES:
         raise CheckpointError(
@@ -67,11 +68,16 @@ def exists(path: Path) -> bool:
         return False
 
 
-def local(path: Path) -> Path:
-    """A bundle, run, checkpoint or file of zoo's as it is; the bundle of any other library's checkpoint."""
-    from zoo.hub.local import converted, is_foreign
+def local(path: Path, *, weights: bool = False) -> Path:
+    """A bundle, run, checkpoint or file of zoo's as it is; the bundle of any other library's checkpoint.
 
-    return converted(path) if is_foreign(path) else path
+    Args:
+        path: that is there.
+        weights: whether the tensors of a checkpoint of a family that zoo does not read will do, under their own names.
+    """
+    from zoo.hub.local import converted, is_foreign, only_tensors
+
+    return path if not is_foreign(path) or (weights and only_tensors(path)) else converted(path)
 
 
 STORES = ("s3", "gs", "gcs", "az", "abfs", "sftp", "ssh", "ftp", "file", "memory")
@@ -88,7 +94,7 @@ def check_name(text: str) -> None:
     if text in known:
         return
     if any(sign in text for sign in "/\\") or text.startswith("."):
-        raise CheckpointError(f"{Path(text).expanduser()}: there is no such folder\n  way out: {SUPPORTED}")
+        raise CheckpointError(f"{os.path.expanduser(text)}: there is no such folder\n  way out: {SUPPORTED}")  # noqa: PTH111 - as above
     hint = did_you_mean(text, known) if known else "no pretrained models are recorded"
     raise CheckpointError(f"{text!r} is neither a folder here ({Path.cwd()}) nor the name of a pretrained model; {hint}\n  way out: {SUPPORTED}")
 

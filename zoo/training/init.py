@@ -18,7 +18,7 @@ from zoo.hub.weights import read_header, renamed
 from zoo.model import Model
 from zoo.prefixes import check_prefix, longest, under
 from zoo.training.checkpoint import open_checkpoint
-from zoo.training.init_architecture import Differences, architecture_of, differences, told
+from zoo.training.init_architecture import Differences, architecture_of, differences, overrides, told
 from zoo.training.init_ways import Misfit, Sides, can_be_fitted, ways_to_init
 from zoo.training.marker import MARKER
 from zoo.training.published import find_checkpoint, published_weights
@@ -262,9 +262,8 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
 
 def as_the_weights(differs: Differences) -> list[str]:
     """The overrides that make the model the weights' own, where their config tells them and the components are the same."""
-    if not differs or any(option.endswith(".name") for option in differs):
-        return []
-    return [f"the sizes of the weights' own model: {' '.join(f'{option}={before}' for option, (before, _) in differs.items())}"]
+    typed = overrides(differs)
+    return [f"the sizes of the weights' own model: {typed}"] if typed and not any(option.endswith(".name") for option in differs) else []
 
 
 def numbered(ways: Sequence[str]) -> str:

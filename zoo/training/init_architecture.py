@@ -1,5 +1,7 @@
 """Whether the weights' model computes what this one does: options that change no tensor's shape, and so would pass unseen."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,30 @@ def differences(theirs: Node | None, ours: Node, taken: Sequence[str], rename: M
 def told(found: Differences) -> str:
     """One line for people."""
     was = ", ".join(f"{option} was {before}, and is {now} here" for option, (before, now) in found.items())
-    back = " ".join(f"{option}={before}" for option, (before, _) in found.items() if not option.endswith(".name"))
+    back = overrides(found)
     return f"warning: the weights are of a model in which {was}: the same tensors compute something else" + (f"\n  way out: {back}" if back else "")
+
+
+def overrides(found: Differences) -> str:
+    """What to type for the weights' own values; parts of another component are left out."""
+    kept = {option: before for option, (before, _) in found.items() if not option.endswith(".name")}
+    return " ".join(shlex.quote(f"{option}={_typed(before)}") for option, before in kept.items())
+
+
+def _typed(value: Any) -> str:
+    """A value as Hydra reads it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{','.join(map(_typed, value))}]"
+        case Mapping():
+            return "{" + ",".join(f"{key}:{_typed(entry)}" for key, entry in value.items()) + "}"
+        case str() if not re.fullmatch(r"[\w./-]+", value):
+            return "'" + value.replace("'", "\\'") + "'"
+    return str(value)
 
 
 def _at(node: Node | None, path: str) -> Node | None:

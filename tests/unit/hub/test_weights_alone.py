@@ -32,7 +32,7 @@ def test_init_from_an_address_of_tensors() -> None:
     with serving({"/w.safetensors": content}, {"/w.safetensors": [cut(5000)]}) as server:
         uri = f"{server.url}/w.safetensors#sha256={hashlib.sha256(content).hexdigest()}"
         report = init_weights(model, uri, [])
-        with pytest.raises(ZooError, match=r"does not say what model .* nothing was fetched(?s:.*)init=http"):
+        with pytest.raises(ZooError, match=r"does not say what model .* nothing was fetched(?s:.*)\"init='http"):
             pull(uri)
     assert len(report.loaded) == len(model.state_dict())
     expected = load_file(WEIGHTS)

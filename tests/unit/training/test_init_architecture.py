@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from zoo.cli.main import main
-from zoo.training.init_architecture import architecture_of, differences, told
+from zoo.training.init_architecture import architecture_of, differences, overrides, told
 
 ENCODER = {"name": "transformer", "dim": 24, "depth": 1, "heads": 2, "mlp_ratio": 2.0}
 
@@ -73,6 +74,13 @@ def test_parts_of_larger_models_and_other_components() -> None:
     assert found == {"model.encoder.name": ["transformer", "dual"]}
     assert "way out" not in told(found)
     assert differences(None, ours, taken, {}) == {}
+
+
+def test_values_are_typed_as_hydra_and_the_shell_read_them() -> None:
+    values = [None, True, 2, 0.5, "relu", "a b", [1, 2], {"a": None}]
+    found = {f"model.encoder.o{place}": [value, 0] for place, value in enumerate(values)}
+    parsed = OverridesParser.create().parse_overrides(shlex.split(overrides(found)))
+    assert [override.value() for override in parsed] == values
 
 
 def test_no_config_is_no_difference(tmp_path: Path) -> None:

@@ -77,7 +77,15 @@ class Snapshot:
             return self._read(self.folder / WHOLE)
         if (self.folder / INDEX).is_file():
             return self._sharded()
-        if pickled := [path for path in sorted(self.folder.iterdir()) if path.name == PICKLED or path.suffix in (".pth", ".pt")]:
+        pickled = [path for path in sorted(self.folder.iterdir()) if path.is_file() and path.suffix in (".pth", ".pt")]
+        if (named := self.folder / PICKLED).is_file():
+            pickled = [named]
+        if len(pickled) > 1:
+            raise CheckpointError(
+                f"{self.name}: holds {', '.join(path.name for path in pickled[:4])}, and it cannot be told which of them is the model\n"
+                f"  way out: one of them alone, or under the name {PICKLED}"
+            )
+        if pickled:
             from zoo.hub.pickles import read_pickled
 
             return read_pickled(pickled[0])
