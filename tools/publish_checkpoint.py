@@ -54,21 +54,23 @@ def main() -> int:
     parser.add_argument("--figure", action="append", required=True)
     options = parser.parse_args()
 
-    from zoo.hub.bundle import CONFIG, open_bundle, portable_config
+    from zoo.hub.bundle import open_bundle
     from zoo.hub.card import write_card
+    from zoo.hub.push import publishable
 
     write_card(options.runs, use=options.use, limits=options.limits, licence=options.licence)
     made = open_bundle(options.runs[0]).path
     size = (made / "model.safetensors").stat().st_size
     if size > LARGEST:
         raise SystemExit(f"{made}: weights of {size:,} bytes, more than the {LARGEST:,} that may lie in the repository\n  way out: zoo push")
+    sent = publishable(made)
     folder = ROOT / "model_cards" / options.name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made, folder)
-    text, told = portable_config(folder, outside=True)
-    if text is not None:
-        (folder / CONFIG).write_text(text, encoding="utf-8")
-        print("\n".join(f"{key}: {change}" for key, change in told.items()))
+    for name, content in sent.rewritten.items():
+        (folder / name).write_bytes(content)
+    for key, change in sent.portable.items():
+        print(f"{key}: {change}")
     file = ROOT / "conf" / "pretrained" / f"{options.name}.yaml"
     file.write_text(record(folder, options), encoding="utf-8")
     print(f"{folder}\n{file}")

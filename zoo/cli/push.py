@@ -18,7 +18,8 @@ Only the model's own files go out: hidden files, pickles and whatever else lies 
 options
   --private        a new repository is seen by its owners only
   --message TEXT   of the commit
-  --json --import X --debug as for every command; keys: address, url, files, left_out
+  --json --import X --debug as for every command; keys: address, url, files, left_out,
+  rewritten (folders of this machine that the files do not name any more)
 
 HF_TOKEN or `hf auth login` says who you are; HF_ENDPOINT names a mirror."""
 
@@ -35,21 +36,20 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.options_of(arguments, HELP, ("model", "which model, and where to?"), ("to", "which model, and where to?"))
     if options is None:
         return DONE
-    from zoo.hub.bundle import CONFIG
     from zoo.hub.push import destination, push
 
     with only_json(options.json):
         destination(options.to)  # before a model is fetched that could not be sent anyway
         pushed = push(as_it_is(options.model), options.to, private=options.private, message=options.message)
     if options.json:
-        say_json({"address": pushed.address, "url": pushed.url, "files": pushed.files, "left_out": pushed.left_out})
+        say_json({"address": pushed.address, "url": pushed.url, "files": pushed.files, "left_out": pushed.left_out, "rewritten": pushed.portable})
         return DONE
     say(pushed.address)
     if pushed.left_out:
         more = f" and {len(pushed.left_out) - SHOWN} more" if len(pushed.left_out) > SHOWN else ""
         note(f"left out, as no part of the model: {', '.join(pushed.left_out[:SHOWN])}{more}")
     for key, change in pushed.portable.items():
-        note(f"{CONFIG}: {key}: {change}, so that no folder of this machine is named")
+        note(f"{key}: {change}, so that no folder of this machine is named")
     note(f"{pushed.files} files at {pushed.url}; use it: zoo predict {pushed.address} ...")
     return DONE
 

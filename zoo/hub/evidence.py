@@ -143,10 +143,11 @@ def command_of(overrides: Sequence[str]) -> str:
     """What was typed, without where the run was put, and without folders of the machine."""
     import shlex
 
-    from zoo.hub.portable import portable_word
+    from zoo.hub.portable import key_of_word, portable_word
 
-    left_out = ("run_dir=", "resume=", "logger", "trainer.checkpoint_to=")
-    return " ".join(["zoo train", *(shlex.quote(portable_word(word)) for word in overrides if not word.startswith(left_out))])
+    left_out = ("run_dir", "resume", "logger", "trainer.checkpoint_to")
+    kept = [word for word in overrides if not any(key == out or key.startswith((f"{out}.", f"{out}@")) for key in (key_of_word(word),) for out in left_out)]
+    return " ".join(["zoo train", *(shlex.quote(portable_word(word)) for word in kept)])
 
 
 def same_but_for_the_seed(runs: Sequence[Evidence]) -> None:

@@ -1,5 +1,6 @@
 """Publishing: a model to the Hugging Face Hub, or to a mirror of it (HF_ENDPOINT), by the hub's own client."""
 
+import tempfile
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from json import JSONDecodeError
@@ -13,6 +14,8 @@ from zoo.hub.cache import SOURCE
 from zoo.hub.hugging_face import USED, not_the_hubs
 from zoo.hub.uri import HubRepo, UriError, parse
 
+REWRITABLE = (CARD, "*.json")
+"""Of these, at a folder's top, folders of this machine are taken out; what else names one is not sent."""
 OF_BUNDLES = (CONFIG, WEIGHTS, METRICS, CARD, REPORT, "processor/*", "plots/*.png")
 """What goes out of a bundle; nothing else that has come to lie in its folder does."""
 OF_FOREIGN = tuple(pattern for pattern in USED if pattern not in OF_BUNDLES or pattern in (WEIGHTS, CARD))
@@ -34,7 +37,7 @@ class Sent:
         files: that go out, relative to the folder, with forward slashes.
         left_out: files that stay here.
         rewritten: what goes out in place of a file that names paths of this machine.
-        portable: those paths, by their key in the config, and what they became.
+        portable: those paths, by file and key or line, and what they became.
     """
 
     folder: Path
@@ -54,7 +57,7 @@ class Pushed:
         url: of its page.
         files: how many there are.
         left_out: files of the folder that were not uploaded.
-        portable: paths of this machine that its config does not name any more, by key, and what they became.
+        portable: paths of this machine that its files do not name any more, by file and key or line, and what they became.
     """
 
     address: str
@@ -66,7 +69,7 @@ class Pushed:
 
 def push(folder: Path, to: str, *, private: bool = False, message: str | None = None) -> Pushed:
     """Upload a model's own files in one commit; hidden files, pickles and whatever else lies in its folder stay here,
-    and so do the folders that a config names paths in.
+    and so do the names of folders that its files tell.
 
     Args:
         folder: a bundle, or a run's directory; or a folder that ``zoo export --as`` wrote.
@@ -136,6 +139,7 @@ def publishable(folder: Path) -> Sent:
 
     Raises:
         CheckpointError: where the folder is no complete bundle, a file is a link that leads out of it, or weights are no safetensors.
+        PushError: where a file that is not rewritten names a folder of this machine.
     """
     if (folder / "config.json").is_file() and (folder / WEIGHTS).is_file() and not (folder / CONFIG).is_file():
         sent = _sent(folder, folder.name, OF_FOREIGN)
@@ -144,6 +148,7 @@ def publishable(folder: Path) -> Sent:
         assert all((bundle.path / name).is_file() for name in FILES)
         text, told = portable_config(bundle.path, outside=True)
         sent = _sent(bundle.path, bundle.name, OF_BUNDLES)
+        told = {f"{CONFIG}: {key}": change for key, change in told.items()}
         sent = replace(sent, rewritten={CONFIG: text.encode()}, portable=told) if text is not None else sent
     from zoo.hub.weights import read_header
 
@@ -152,7 +157,61 @@ def publishable(folder: Path) -> Sent:
             raise CheckpointError(f"{sent.folder / name}: a link that leads out of the folder would publish what lies there; refused\n  way out: copy the file")
         if name.endswith(".safetensors"):
             read_header(sent.folder / name)
+    sent = _of_no_machine(sent)
+    if CONFIG in sent.files:
+        _check_what_is_sent(sent)
     return sent
+
+
+def _of_no_machine(sent: Sent) -> Sent:
+    """Without the folders of this machine in any text.
+
+    Raises:
+        PushError: for one in a file that is not rewritten, with its line.
+    """
+    from zoo.hub.files import MAX_TEXT
+    from zoo.hub.portable import places, portable_text, sources_of
+
+    folders = places(sent.folder, *([sent.folder.parent] if (sent.folder.parent / "overrides.yaml").is_file() else []))
+    texts: dict[str, str] = {}
+    for name in sent.files:
+        if name == CONFIG or name.endswith((".safetensors", ".png")) or (sent.folder / name).stat().st_size > MAX_TEXT:
+            continue
+        try:
+            texts[name] = (sent.folder / name).read_bytes().decode()
+        except UnicodeDecodeError:
+            continue
+    sources = sources_of(texts.get(REPORT, ""))
+    rewritten, told = dict(sent.rewritten), dict(sent.portable)
+    for name, text in texts.items():
+        after, changes = portable_text(text, folders, sources if name in (CARD, REPORT) else ())
+        if not changes:
+            continue
+        line, change = next(iter(changes.items()))
+        if "/" in name or not any(fnmatchcase(name, pattern) for pattern in REWRITABLE):
+            raise PushError(
+                f"{sent.folder / name}: line {line} names {change.partition(' -> ')[0]}, a folder of this machine, for everybody to read; nothing is sent\n"
+                "  way out: take it out of the file"
+            )
+        rewritten[name] = after.encode()
+        told |= {f"{name}: line {line}": change for line, change in changes.items()}
+    return replace(sent, rewritten=rewritten, portable=told)
+
+
+def _check_what_is_sent(sent: Sent) -> None:
+    """Whether a bundle is still one with the files that go out in place of its own; tensors, which are as they were, are not copied.
+
+    Raises:
+        CheckpointError: where it is none.
+    """
+    if not sent.rewritten:
+        return
+    with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
+        for name in FILES:
+            (Path(scratch) / name).parent.mkdir(exist_ok=True)
+            (Path(scratch) / name).write_bytes(b"" if name == WEIGHTS else sent.rewritten.get(name) or (sent.folder / name).read_bytes())
+        if open_bundle(scratch).spec != open_bundle(sent.folder).spec:
+            raise CheckpointError(f"{sent.folder / CONFIG}: without the folders of this machine its spec would be another; nothing is sent")
 
 
 def _sent(folder: Path, name: str, patterns: tuple[str, ...]) -> Sent:

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from zoo.config import RunConfig
 from zoo.hub.card import write_card
-from zoo.hub.evidence import accuracies, standard_errors, wilson
+from zoo.hub.evidence import accuracies, command_of, standard_errors, wilson
 from zoo.training.job import run_job
 
 
@@ -44,6 +44,19 @@ def test_accuracies_of_tables_that_have_one() -> None:
 def test_standard_errors_of_figures() -> None:
     tables = {"test/standard_error": {"bits_per_byte": 0.25, "texts": 504}, "test/confusion": [[1, 0], [0, 1]], "validation/standard_error": {}}
     assert standard_errors(tables) == {"test/bits_per_byte": (0.25, 504)}
+
+
+def test_the_command_names_no_place_of_the_owner() -> None:
+    """Whatever sign an override begins with; a value with spaces is quoted for the shell."""
+    words = [
+        "++trainer.checkpoint_to=s3://mine/x",
+        "+logger.wandb.entity=me",
+        "+run_dir=/home/me/x",
+        "logger=none",
+        "data.path=/home/me/My Data/my rows.csv",
+        "+a.b=1",
+    ]
+    assert command_of(words) == "zoo train 'data.path=my rows.csv' +a.b=1"
 
 
 def test_the_card_of_a_multi_label_run(tmp_path: Path) -> None:

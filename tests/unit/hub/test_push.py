@@ -142,7 +142,9 @@ def test_no_folder_of_this_machine_goes_out(tmp_path: Path) -> None:
     repos: dict[str, dict[str, bytes]] = {}
     with hub(repos) as (url, _):
         done = zoo("push", str(bundle), "hf://me/digits", HF_ENDPOINT=url, **WRITER)
+        told = zoo("push", str(bundle), "hf://me/again", "--json", HF_ENDPOINT=url, **WRITER)
     assert done.returncode == 0, done.stderr
+    assert json.loads(told.stdout)["rewritten"] == {"config.yaml: data.path": "/home/me/secret/rows.csv -> rows.csv"}
     assert "config.yaml: data.path: /home/me/secret/rows.csv -> rows.csv" in done.stderr
     sent = repos["me/digits"]["config.yaml"].decode()
     assert "\n  path: rows.csv\n" in sent
@@ -166,7 +168,7 @@ def test_a_branch_is_made_once(foreign: Path) -> None:
 
 def test_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert destination("hf://me/x@y") == HubRepo("me/x", "y")
-    for to, problem in (("hf://gpt2", "hf://ORG/NAME"), ("timm://resnet18", "hf://ORG/NAME"), (f"hf://me/x@{COMMIT}", "never changes")):
+    for to, problem in (("hf://gpt2", "hf://ORG/gpt2"), ("timm://resnet18", "hf://ORG/NAME"), (f"hf://me/x@{COMMIT}", "never changes")):
         with pytest.raises(PushError, match=problem):
             destination(to)
     monkeypatch.setenv("ZOO_OFFLINE", "1")
