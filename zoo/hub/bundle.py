@@ -126,6 +126,7 @@ def write_bundle(
     notes: Mapping[str, str] | None = None,
     tables: Mapping[str, Any] | None = None,
     state: "Mapping[str, Tensor] | None" = None,
+    run: Path | None = None,
 ) -> Path:
     """Publish a bundle, whole or not at all; an older one of the same name is replaced.
 
@@ -138,16 +139,19 @@ def write_bundle(
         notes: facts about the data, for the card.
         tables: confusion matrices and the like, by name.
         state: weights to publish in place of the model's own (EMA, gathered shards, a checkpoint's).
+        run: directory of the run; None is the one that the bundle's folder lies in, if that is a run's.
     """
     from zoo.hub.card import model_card
-    from zoo.hub.lineage import lineage
+    from zoo.hub.lineage import LINEAGE, as_data, lineage
 
     tree = config.to_dict() | _NOT_PUBLISHED | {"logger": {}, "callback": {}}
     tree["trainer"] = {**tree["trainer"], "checkpoint_to": None}  # an address of the owner's
     head: Any = model.head
     figures = {"metrics": dict(metrics), "tables": dict(tables or {}), "protocol": str(getattr(head, "protocol", "")), "parameters": model.num_parameters()}
+    bases = lineage(config.to_dict(), run or Path(folder).parent)
+    figures |= {LINEAGE: as_data(bases)} if bases else {}
     with published(Path(folder)) as fresh:
-        card = model_card(tree, processor.spec, figures, dict(notes or {}), bases=lineage(config.to_dict()))
+        card = model_card(tree, processor.spec, figures, dict(notes or {}), bases=bases)
         _write(fresh, tree, processor, figures, model.state_dict() if state is None else state, card, _plugins(config))
     return Path(folder)
 

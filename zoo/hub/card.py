@@ -171,7 +171,7 @@ def converted_card(config: Mapping[str, Any], spec: DataSpec, figures: Mapping[s
     return "\n\n".join(lines) + "\n"
 
 
-def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, float], base: str | None, licence: str | None) -> dict[str, Any]:
+def _front_matter(name: str, data: str, kind: str | None, metrics: Mapping[str, float], base: str | list[str] | None, licence: str | None) -> dict[str, Any]:
     front: dict[str, Any] = {"library_name": "zoo"}
     if kind:
         front["pipeline_tag"] = kind

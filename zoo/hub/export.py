@@ -61,7 +61,7 @@ def export_run(run_dir: Path, to: Path, *, checkpoint: str = "best", store: "Sto
     metrics, notes = metrics_at(run_dir, found.step), notes | {"checkpoint": f"step {found.step}"}
     model = model.to(torch.device("cpu"))
     tables = tables_of(run_dir / "bundle", model.state_dict())
-    write_bundle(to, config=config, processor=processor, model=model, metrics=metrics, notes=notes, tables=tables)
+    write_bundle(to, config=config, processor=processor, model=model, metrics=metrics, notes=notes, tables=tables, run=run_dir)
     _leave_the_data_folder(to)
     return Exported(to, found.step, metrics, model.num_parameters())
 
