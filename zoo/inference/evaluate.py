@@ -14,7 +14,7 @@ from zoo.data.base import OpenData, Split
 from zoo.data.processor import Processor
 from zoo.errors import ConfigError, DataError, did_you_mean
 from zoo.hub.bundle import LoadedBundle, load_bundle, open_bundle
-from zoo.hub.portable import on_this_machine
+from zoo.hub.portable import is_path, on_this_machine
 from zoo.training.evaluator import Evaluation
 
 NUMBERED = ("history",)
@@ -161,7 +161,7 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
         ConfigError: for a word that is no override, a key that decides the model, or a value that does not fit.
     """
     changed: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(tree)))
-    changed["data"] = {key: on_this_machine(value) if isinstance(value, str) else value for key, value in changed["data"].items()}
+    changed["data"] = {key: on_this_machine(value) if isinstance(value, str) and is_path(key) else value for key, value in changed["data"].items()}
     origins = {}
     for word in overrides:
         key, value = _key(word), word.partition("=")[2]
