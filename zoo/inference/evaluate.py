@@ -12,8 +12,8 @@ from zoo.config import RunConfig
 from zoo.data.agreement import differences
 from zoo.data.base import OpenData, Split
 from zoo.data.processor import Processor
-from zoo.errors import ConfigError, DataError, did_you_mean
-from zoo.hub.bundle import LoadedBundle, load_bundle, open_bundle
+from zoo.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from zoo.hub.bundle import CONFIG, Bundle, LoadedBundle, load_bundle, open_bundle
 from zoo.hub.portable import is_path, on_this_machine
 from zoo.training.evaluator import Evaluation
 
@@ -71,17 +71,18 @@ def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequenc
 
     began = time.perf_counter()
     bundle = open_bundle(path)
-    config = override(bundle.config, overrides) if bundle.config.get("data") else data_given(bundle.name, overrides)  # told before weights are read
+    data = data_of(bundle)  # told before weights are read, as what follows
+    config = override(bundle.config, overrides) if data else data_given(bundle.name, overrides)
     loaded = load_bundle(path)
     chosen = choose_device(device or config.trainer.device)
     loaded.model.to(chosen)
     opened = build_dataset(config).open()
-    data = with_codecs_of(loaded, opened)
-    if split not in data.splits:
-        raise DataError(f"{config.data['name']} has no split {split!r}; {did_you_mean(split, data.splits)}")
+    prepared = with_codecs_of(loaded, opened)
+    if split not in prepared.splits:
+        raise DataError(f"{config.data['name']} has no split {split!r}; {did_you_mean(split, prepared.splits)}")
     settings = config.loader
     loader = Loader(
-        data=data,
+        data=prepared,
         split=split,
         settings=settings,
         augment={},
@@ -91,6 +92,22 @@ def evaluate_bundle(path: str | Path, *, split: str = "test", overrides: Sequenc
     )
     evaluator = Evaluator(loader=loader, split=split, group=Group(), device=chosen, precision=config.trainer.precision)
     return Measured(loaded, evaluator.evaluate(loaded.model), time.perf_counter() - began)
+
+
+def data_of(bundle: Bundle) -> dict[str, Any]:
+    """The data of a bundle's config; empty in one of weights that zoo did not train.
+
+    Raises:
+        CheckpointError: where it is no mapping: zoo writes one into every bundle.
+    """
+    data = bundle.config.get("data")
+    if not isinstance(data, dict):
+        found = "is missing" if "data" not in bundle.config else "is null" if data is None else f"is a {type(data).__name__}"
+        raise CheckpointError(
+            f"{bundle.path / CONFIG}: data {found}, where a mapping with the name of a dataset is needed: the file is damaged, and does not say what the model "
+            "is measured on\n  way out: the bundle as zoo wrote it: zoo export RUN --to FOLDER, or another copy of it"
+        )
+    return data
 
 
 def with_codecs_of(loaded: LoadedBundle, opened: OpenData) -> OpenData:

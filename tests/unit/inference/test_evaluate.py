@@ -1,7 +1,9 @@
 """R7, R18: a model is measured with the vocabularies that it was trained with, whatever the data's own are."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from tests.bundles import ITEMS, config, make_bundle, processor
 from zoo.build import build_model
+from zoo.cli.main import main
 from zoo.data.base import OpenData
 from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
@@ -96,3 +99,27 @@ def test_weights_that_zoo_did_not_train_name_no_data(foreign: Path) -> None:
             evaluate_bundle(foreign, overrides=["data=digits", word])
     with pytest.raises(ConfigError, match="did you mean 'digits'"):
         evaluate_bundle(foreign, overrides=["data=digitz"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda tree: tree.pop("data"), "data is missing"),
+        (lambda tree: tree.update(data=None), "data is null"),
+        (lambda tree: tree.update(data="digits"), "data is a str"),
+        (lambda tree: tree.update(data=[{"name": "digits"}]), "data is a list"),
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["data=digits"], ["data.root=x"]])
+def test_a_config_whose_data_is_damaged_is_told_as_that(
+    damage: Callable[[dict[str, Any]], Any], told: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = shutil.copytree(pretrained()["digits_cnn"], tmp_path / "damaged")
+    tree = yaml.safe_load((bundle / "config.yaml").read_text())
+    damage(tree)
+    (bundle / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["eval", str(bundle), *words]) == 2
+    error = capsys.readouterr().err
+    assert f"{bundle / 'config.yaml'}: {told}, where a mapping" in error
+    assert "way out: " in error
+    assert "was not trained by zoo" not in error
