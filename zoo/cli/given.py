@@ -5,6 +5,7 @@ Imports no torch.
 
 import argparse
 import glob
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -58,10 +59,11 @@ def _known(model: str) -> tuple[tuple[str, ...], str]:
 
     There are no kinds where it is an address, or a checkpoint that is to be converted: what that gives is not known yet.
     """
-    if "://" in model or is_foreign(Path(model).expanduser()):
+    here = Path(os.path.expanduser(model))  # noqa: PTH111 - pathlib raises for a user that there is not
+    if "://" in model or is_foreign(here):
         return (), "FILE, or --text, --row, --user as the model takes it"
     if is_there(model):
-        inputs = open_bundle(Path(model).expanduser()).inputs
+        inputs = open_bundle(here).inputs
         return tuple(spec.kind for spec in inputs), example(inputs)
     check_name(model)
     kinds = tuple(MODALITIES.get(modality, modality) for modality in record(model).modality.split("+"))
@@ -99,9 +101,10 @@ def check_options(options: argparse.Namespace, bundle: Bundle) -> None:
                 f"--{flag} {value}: is for models that give {named}; this one gives {gives}, which it would not change\n"
                 f"  way out: the same command without --{flag}"
             )
-    if options.seed is not None and options.temperature is None:
+    if options.seed is not None and not options.temperature:
+        without = "without --temperature" if options.temperature is None else f"with --temperature {options.temperature:g}"
         raise ZooError(
-            f"--seed {options.seed}: without --temperature the likeliest token is taken each time, and nothing is drawn\n"
+            f"--seed {options.seed}: {without} the likeliest token is taken each time, and nothing is drawn\n"
             f"  way out: --temperature 0.7 --seed {options.seed}, or no --seed"
         )
 

@@ -13,7 +13,8 @@ from zoo.errors import ConfigError, ZooError
 
 HELP = """usage: zoo predict BUNDLE [FILE | FOLDER | WILDCARD | -] ... [options]
 
-Answers of a finished model. BUNDLE is a bundle, a run's directory, or the name of a pretrained model.
+Answers of a finished model. BUNDLE is a bundle, a run's directory, the name of a pretrained model, a folder as transformers
+or timm saved it, or an address (hf://, timm://, https://...#sha256=, pypi://).
 
   zoo predict BUNDLE picture.png holidays/ 'more/*.jpg'
   zoo predict BUNDLE --text "what a day" --text "oh no"        or text files (one answer each), or - (one a line of standard input)
@@ -25,7 +26,7 @@ Answers of a finished model. BUNDLE is a bundle, a run's directory, or the name 
 
 options
   --top K          labels or items of each answer (5)
-  --tokens N       of a continuation (64); --temperature T draws it (0: the likeliest each time), by --seed S (0)
+  --tokens N       of a continuation (64); --temperature T draws it (0: the likeliest each time), then by --seed S (0)
   --batch-size N   inputs that go through the model together (32); changes no answer
   --device D       auto, cpu, cuda ...
   --json --import X --debug as for every command: a list with one object per input

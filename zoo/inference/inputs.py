@@ -79,7 +79,7 @@ def files(words: Sequence[str], kind: str) -> list[Path]:
     """
     found: list[Path] = []
     for word in words:
-        path = Path(word).expanduser()
+        path = Path(os.path.expanduser(word))  # noqa: PTH111 - pathlib raises for a user that there is not
         if is_there(word) and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILES.get(kind, ()) and file.is_file())
             if not inside:

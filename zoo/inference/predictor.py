@@ -90,7 +90,7 @@ class Predictor:
             top_k: labels or items of each answer.
             max_tokens: of a continuation; 64, if not given. This and what follows is for models that write continuations.
             temperature: of a continuation; 0, if not given, takes the likeliest token each time.
-            seed: of a continuation that is drawn, 0 if not given; each input draws its own numbers.
+            seed: of a continuation that is drawn, 0 if not given; each input draws its own numbers. Needs a temperature above 0.
 
         Returns:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
@@ -100,7 +100,8 @@ class Predictor:
             ``continuation`` with its number of ``tokens`` and how it ``ended`` (end, length).
 
         Raises:
-            ZooError: for one input in place of a list, numbers out of range, and options of a continuation where the model writes none.
+            ZooError: for one input in place of a list, numbers out of range, options of a continuation where the model writes none, and a seed where
+                nothing is drawn.
         """
         if isinstance(inputs, str | bytes | Path | Mapping):
             raise ZooError(f"predict takes a list of inputs: predict([{inputs!r}])")
@@ -132,6 +133,11 @@ class Predictor:
             told, kind = ", ".join(f"{name}={value}" for name, value in wanted.items()), self.target.spec.kind
             raise ZooError(
                 f"{told}: for models that give {GIVES['token']}; this one gives {GIVES.get(kind, kind)}\n  way out: predict without {', '.join(wanted)}"
+            )
+        if "seed" in wanted and not wanted.get("temperature"):
+            raise ZooError(
+                f"seed={wanted['seed']}: without a temperature above 0 the likeliest token is taken each time, and nothing is drawn\n"
+                f"  way out: predict with temperature=0.7, seed={wanted['seed']}, or without seed"
             )
         return Sampling(**wanted)
 

@@ -61,10 +61,34 @@ def test_values_are_refused_before_the_model_is_looked_for(words: list[str], mes
         ("digits_cnn", ["--seed", "0"], "--seed 0: is for models that give continuations"),
         ("bible_lm", ["--text", "My son,", "--top", "3"], "--top 3: is for models that give labels or rankings; this one gives continuations"),
         ("bible_lm", ["--text", "My son,", "--seed", "3"], "way out: --temperature 0.7 --seed 3"),
+        ("bible_lm", ["--text", "My son,", "--temperature", "0", "--seed", "3"], "--seed 3: with --temperature 0 the likeliest token is taken each time"),
     ],
 )
 def test_options_that_would_change_nothing_are_refused(bundle: str, words: list[str], message: str, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in told(capsys, bundle, *([] if "--text" in words else [picture]), *words)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nosuchuser/x"])
+@pytest.mark.parametrize("command", [["predict", "--text", "hi"], ["eval"]])
+def test_a_name_that_cannot_be_a_path_is_told_as_no_model(name: str, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command[0], name, *command[1:]]) == 2
+    error = capsys.readouterr().err
+    assert "there is no such folder" in error or "nor the name of a pretrained model" in error
+    assert "way out" in error
+
+
+def test_a_file_of_a_user_that_there_is_not_costs_no_answer_beside_it(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "digits_cnn", picture, "~nosuchuser/b.png", "--json"]) == 2
+    good, bad = json.loads(capsys.readouterr().out)
+    assert "label" in good
+    assert "~nosuchuser/b.png" in bad["input"]
+    assert "error" in bad
+
+
+def test_help_names_every_kind_of_model_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--help"]) == 0
+    told = capsys.readouterr().out.partition("\n\n")[2].partition("\n\n")[0]
+    assert all(kind in told for kind in ("a bundle", "a run's directory", "the name of a pretrained model", "as transformers", "hf://"))
 
 
 @pytest.mark.parametrize(("kind", "gives"), [("table", "numbers"), ("several", "labels")])

@@ -99,6 +99,9 @@ def test_a_continuation_depends_on_nothing_but_its_text_and_place(run: Path) -> 
 
 def test_the_models_length_ends_it_and_longer_texts_lose_their_beginning(run: Path) -> None:
     predictor = Predictor.load(run)
+    for more in ({}, {"temperature": 0.0}, {"temperature": 0}):
+        with pytest.raises(ZooError, match=r"(?s)^seed=3: without a temperature above 0 .*nothing is drawn.*way out: predict with temperature=0.7, seed=3"):
+            predictor.predict(["abc"], seed=3, **more)
     (answer,) = predictor.predict(["b" * 30], max_tokens=10**15, temperature=50.0)  # what cannot be written takes no memory
     assert answer["tokens"] <= 40 - 31
     (answer,) = predictor.predict(["x" * 500 + "hijklmnopqr"], max_tokens=8)
