@@ -5,6 +5,7 @@ from ``zoo.build``. Importing this module imports no torch; the checks that need
 """
 
 import json
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
-from zoo.errors import CheckpointError, ConfigError, ZooError, did_you_mean, near
+from zoo.errors import ConfigError, ZooError, did_you_mean, near
 from zoo.parallel.check import check_sharded_optimizer, check_sharing, parts_of_batch
 from zoo.prefixes import check_prefix, under
 from zoo.settings import BatchStatistics, Fault
@@ -217,20 +218,38 @@ def check_init_weights(config: RunConfig) -> None:
     """The weights to start from are there; a resumed run takes its checkpoint's."""
     if config.run.init is None or config.run.resume is not None:
         return
-    if "://" in config.run.init:
-        from zoo.hub.uri import UriError, parse
+    try:
+        check_source(config.run.init)
+    except ZooError as error:
+        raise ConfigError("init", str(error), "init=null to start from random weights") from error
 
-        try:
-            parse(config.run.init)
-        except UriError as error:
-            raise ConfigError("init", str(error), "init=null to start from random weights") from error
-    elif not Path(config.run.init).expanduser().exists():
-        from zoo.hub.resolve import check_name
 
-        try:
-            check_name(config.run.init)
-        except CheckpointError as error:
-            raise ConfigError("init", str(error), "init=null to start from random weights") from error
+def check_source(text: str) -> None:
+    """Whether weights may come from a path, a name or an address, as far as that is known without fetching anything or reading a tensor.
+
+    Raises:
+        UriError: for what is no address.
+        CheckpointError: where there is no such folder and no model of that name; for a folder of another library whose files nothing reads.
+        ZooError: for a file of the web that has no checksum, or that holds no weights by its name.
+    """
+    from zoo.hub.local import is_foreign, only_tensors, used_files
+    from zoo.hub.resolve import check_name, exists
+
+    if "://" in text:
+        from zoo.hub.pull import refuse_file
+        from zoo.hub.uri import WebFile, parse
+
+        if isinstance(source := parse(text), WebFile):
+            refuse_file(source, weights=True)
+        return
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for a user that there is not
+    if is_foreign(path):
+        from zoo.hub.convert import converter_of
+
+        if not only_tensors(path):
+            converter_of(used_files(path))
+    elif not exists(path):
+        check_name(text)
 
 
 def check_init_prefixes(config: RunConfig, model: "Model") -> None:

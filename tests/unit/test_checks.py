@@ -1,5 +1,6 @@
 """Cross-component checks: each refuses its own mistake, with both numbers and the ways out."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from zoo.build import build_dataset, build_model
-from zoo.checks import check, check_batch_statistics, check_features, check_opened, check_randomness
+from zoo.checks import check, check_batch_statistics, check_features, check_opened, check_randomness, check_source
 from zoo.cli.composed import measure, text_of_model
 from zoo.compose import compose
 from zoo.errors import ConfigError
@@ -41,6 +42,15 @@ TEXT = ["data=tweets", "model/encoder=transformer"]
         ([*TEXT, "data.packing=flat", "trainer.compile=true"], "trainer.compile", "other shapes at every step"),
         ([*TEXT, "model/encoder=lstm", "data.packing=flat"], "data.packing", "an encoder that packs: model/encoder=transformer"),
         (["init=/does/not/exist"], "init", "there is no such folder"),
+        (
+            ["init='https://h/x.bin#sha256=0000000000000000000000000000000000000000000000000000000000000000'"],
+            "init",
+            "a single .bin file does not say what model it belongs to",
+        ),
+        (["init='https://h/x.safetensors'"], "init", "an address without a checksum"),
+        (["init='pypi://x/y'"], "init", "an exact version"),
+        ([f"init={'x' * 300}"], "init", "nor the name of a pretrained model"),
+        (["init='~nosuchuser/x'"], "init", "~nosuchuser/x: there is no such folder"),
         (["init=x", "init_skip=[haed]"], "init_skip[0]", "did you mean 'head'?"),
         (["optimizer.lr=-1"], "optimizer", "Invalid learning rate"),
         (["trainer.device=abacus"], "trainer.device", "trainer.device=cpu"),
@@ -52,6 +62,23 @@ def test_refused(overrides: list[str], path: str, message: str) -> None:
     assert told.value.path == path
     assert message in str(told.value)
     assert "way out" in str(told.value)
+
+
+def test_weights_that_may_be_there_are_not_fetched_to_be_checked(tmp_path: Path) -> None:
+    check_source(f"https://h/x.safetensors#sha256={'0' * 64}")
+    check_source(f"https://h/x.zip#sha256={'0' * 64}")
+    check_source("minilm_l6")
+    (tmp_path / "config.json").write_text('{"model_type": "nobody"}')
+    (tmp_path / "model.safetensors").write_bytes(b"tensors of any family can be taken over by their names")
+    check_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("config", [b"\xff\xfe{}", b'{"model_type": "nobody"}', b"{}"])
+def test_a_folder_that_no_converter_reads_is_refused_before_data_is_read(config: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(ConfigError, match=r"^init: .*config\.json.*(not JSON|none that zoo reads)") as told:
+        check(compose([f"init={tmp_path}"]))
+    assert "init=null" in str(told.value)
 
 
 TOP = ["trainer.monitor=validation/top5_accuracy", "trainer.monitor_mode=max"]
