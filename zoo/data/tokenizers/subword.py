@@ -22,18 +22,21 @@ PADDING = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
 
 
 def located(path: str) -> Path:
-    """What ``path=`` means: a file or folder, or the tokenizer of a model by its name or address, which is fetched where it is not here yet.
+    """What ``path=`` means: a file or folder, or the tokenizer of a model by its name or address, which is fetched where it is not here yet. A folder of
+    another library without a tokenizer.json stands for the tokenizer of the model that it is converted to.
 
     Raises:
         CheckpointError: where there is none.
     """
-    here = Path(path).expanduser()
-    if here.exists():
+    from zoo.hub.local import is_foreign
+    from zoo.hub.resolve import exists, resolve
+
+    here = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for a user that there is not
+    converts = is_foreign(here) and not (here / "tokenizer.json").is_file()  # with an older tokenizer's files, which its converter reads
+    if exists(here) and not converts:
         if here.is_dir() and not (here / "tokenizer.json").is_file() and (found := sorted(here.glob("**/processor/*/tokenizer.json"))):
             return found[0]
         return here
-    from zoo.hub.resolve import resolve
-
     folder = resolve(path)
     found = sorted(folder.glob("processor/*/tokenizer.json"))
     if len(found) != 1:
