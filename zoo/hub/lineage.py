@@ -125,6 +125,10 @@ def _step(init: str, run: Path | None) -> Path | tuple[Base, ...]:
     """The run's directory that weights are of; else what they are, and what they started from."""
     folder = None if "://" in init else _folder(init, run)
     if folder is None:
+        told = _json(run / "init.json").get("source") if run is not None else None
+        of_cache = not isinstance(told, str) or Path(told).parent.name.startswith(f"{init}-")
+        if init in names() and not of_cache and record(init).bundle is None:  # a folder of that name was read, which is gone
+            return (_gone(init),)
         return (_named(init),)
     return _owner(folder) or _of_folder(folder, init)
 

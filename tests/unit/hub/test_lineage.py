@@ -181,6 +181,9 @@ def test_what_was_read_and_not_what_lies_here_now(runs: tuple[Path, Path], tmp_p
     (child / "init.json").write_text(json.dumps({"source": "/gone/models/minilm_l6-123/model.safetensors"}))
     [base] = lineage({"init": "minilm_l6"}, child)
     assert base.licence == "Apache-2.0"
+    (child / "init.json").write_text(json.dumps({"source": "/gone/minilm_l6/model.safetensors"}))
+    [base] = lineage({"init": "minilm_l6"}, child)
+    assert base.licence is None
 
 
 def test_intended_use_and_licence_stand_in_every_card(runs: tuple[Path, Path]) -> None:
