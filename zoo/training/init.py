@@ -123,12 +123,13 @@ def init_weights(
         raise ConfigError(
             "init_fit", f"{dropped[0]!r} is under init_skip=[{','.join(skip)}], which leaves it as initialised: nothing would be fitted", "one of both"
         )
+    differs = differences(architecture_of(folder), nodes or {}, wanted, rename or {})
     if misfits:
         raise CheckpointError(
-            f"init: {len(misfits)} tensors of {file} do not fit the model:\n  "
+            f"init: {len(misfits)} tensors of {file} do not fit the model{of_another(differs, found, state)}:\n  "
             + "\n  ".join(misfit.told for misfit in misfits[:40])
             + (f"\n  and {len(misfits) - 40} more" if len(misfits) > 40 else "")
-            + numbered([*as_the_weights(differences(architecture_of(folder), nodes or {}, wanted, rename or {})), *ways_to_init(model, misfits, sides)])
+            + numbered([*as_the_weights(differs), *ways_to_init(model, misfits, sides)])
         )
     if folder is not None and source is not None and data is not None:
         refuse_other_vocabularies(model, source, data, folder, [name for name in wanted if name not in changing], sides)
@@ -143,13 +144,17 @@ def init_weights(
             state[name].copy_(value)
     unused = [*(name for name in found if skips(name)), *left]
     skipped = [name for name in state if name not in wanted]
-    differs = differences(architecture_of(folder), nodes or {}, wanted, rename or {})
     return InitReport(file, wanted, skipped, unused, source is not None and data is not None, renamed=names, fitted=how, differs=differs)
 
 
 def misfits_of(found: Mapping[str, Tensor], state: Mapping[str, Tensor], wanted: list[str], given: list[str], changing: list[str]) -> list[Misfit]:
     """What the model wants and the file has not, what the file gives and the model has not, and what both have in other shapes."""
-    misfits = [Misfit(name, f"missing: {name}" + renamed(name, set(given) - set(wanted))) for name in wanted if name not in found]
+    spare = set(given) - set(wanted)
+
+    def alike(name: str) -> set[str]:
+        return {other for other in spare if tuple(found[other].shape) == tuple(state[name].shape)}
+
+    misfits = [Misfit(name, f"missing: {name}" + renamed(name, alike(name))) for name in wanted if name not in found]
     misfits += [Misfit(name, f"unexpected: {name}") for name in given if name not in state]
     theirs = set(given)
     return misfits + [
@@ -258,6 +263,19 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
         + "\n  ".join(lines)
         + numbered(ways or ["init=null to start from random weights"])
     )
+
+
+def of_another(differs: Differences, found: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Why hardly anything may fit: other components, or names that are not zoo's."""
+    parts = {option.removesuffix(".name"): values for option, values in differs.items() if option.endswith(".name")}
+    others = [f"{part} is {now}, in the weights' model {before}" for part, (before, now) in parts.items()]
+    if others:
+        return f" ({', '.join(others)})"
+    known = {name.partition(".")[0] for name in state}
+    strange = sorted(name for name in found if name.partition(".")[0] not in known)
+    if len(strange) < len(found):
+        return ""
+    return f" ({strange[0]} ...: names of another library's layout; the folder or archive with its config.json is converted, a file of tensors alone is not)"
 
 
 def as_the_weights(differs: Differences) -> list[str]:

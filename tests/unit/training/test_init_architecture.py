@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from safetensors.torch import load_file, save_file
 
 from zoo.cli.main import main
 from zoo.training.init_architecture import architecture_of, differences, overrides, told
@@ -54,6 +55,19 @@ def test_sizes_name_the_overrides_that_mend_them(source: Path, tmp_path: Path, c
     way = re.search(r"way out 1: the sizes of the weights' own model: (.*)", error)
     assert way is not None, error
     assert main(options(tmp_path, "right", f"init={source}/source", *shlex.split(way[1]))) == 0
+
+
+def test_names_of_another_layout_and_other_components(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tensors = load_file(source / "source" / "bundle" / "model.safetensors")
+    save_file({f"bert.{name.partition('.')[2]}": value for name, value in tensors.items()}, tmp_path / "theirs.safetensors")
+    assert main(options(tmp_path, "named", f"init={tmp_path}/theirs.safetensors")) == 2
+    error = capfd.readouterr().err
+    assert "names of another library's layout; the folder or archive with its config.json is converted" in error
+    for missing, other in re.findall(r"missing: (\S+) \(renamed to (\S+)\?\)", error):
+        assert tensors[missing].shape == tensors[next(name for name in tensors if name.partition(".")[2] == other.removeprefix("bert."))].shape
+    words = [word for word in options(tmp_path, "lstm", "model/encoder=lstm", f"init={source}/source") if "transformer" not in word]
+    assert main([word for word in words if not word.startswith(("model.encoder.heads", "model.encoder.mlp"))]) == 2
+    assert "model.encoder is lstm, in the weights' model transformer" in capfd.readouterr().err
 
 
 def test_a_fit_of_what_is_skipped(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
