@@ -5,15 +5,14 @@ from ``zoo.build``. Importing this module imports no torch; the checks that need
 """
 
 import json
-import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.config import RunConfig
 from zoo.errors import ConfigError, ZooError, did_you_mean, near
+from zoo.files import home
 from zoo.parallel.check import check_sharded_optimizer, check_sharing, parts_of_batch
 from zoo.prefixes import check_prefix, under
 from zoo.settings import BatchStatistics, Fault
@@ -242,7 +241,7 @@ def check_source(text: str) -> None:
         if isinstance(source := parse(text), WebFile):
             refuse_file(source, weights=True)
         return
-    path = Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for a user that there is not
+    path = home(text)
     if is_foreign(path):
         from zoo.hub.convert import converter_of
 

@@ -13,3 +13,8 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def home(text: str | Path) -> Path:
+    """A path as it was typed: ``~`` is the user's folder; ``~name`` of a user that there is not stays as it is, where pathlib raises."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111

@@ -1,12 +1,12 @@
 """``zoo cache``: what was downloaded. Imports no torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from zoo.cli.output import DONE, USERS, note, say, say_json, table
 from zoo.cli.parser import CommandParser
 from zoo.errors import did_you_mean
+from zoo.files import home
 
 HELP = """usage: zoo cache [list | verify | prune [NAME ...]]
 
@@ -95,7 +95,7 @@ def _prune(cache: Any, names: list[str], as_json: bool) -> int:
 def _by_path(name: str, known: set[str]) -> str:
     """The name of what a folder's checkpoint became, which is its whole path; else the word as it is."""
     try:
-        whole = str(Path(name).expanduser().resolve())
+        whole = str(home(name).resolve())
     except (OSError, ValueError, RuntimeError):
         return name
     return whole if whole in known else name

@@ -1,10 +1,10 @@
 """``zoo card``: the model card of a run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from zoo.cli.output import DONE, note, say, say_json
 from zoo.cli.parser import CommandParser
+from zoo.files import home
 
 HELP = """usage: zoo card RUN [RUN ...] [--use TEXT] [--limits TEXT] [--licence SPDX]
 
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     from zoo.hub.card import write_card
     from zoo.hub.lineage import licence_notes, lineage_of
 
-    runs = [Path(word).expanduser() for word in options.runs]
+    runs = [home(word) for word in options.runs]
     file = write_card(runs, use=options.use, limits=options.limits, licence=options.licence)
     for told in licence_notes(lineage_of(runs[0]), options.licence):
         note(told)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
+from zoo.files import home
 
 if TYPE_CHECKING:
     from zoo.hub.export import Exported
@@ -36,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.options_of(arguments, HELP, ("run", "which run?"), ("to", "where to? --to FOLDER is needed"))
     if options is None:
         return DONE
-    to = Path(options.to).expanduser()
+    to = home(options.to)
     if options.layout is not None:
         return _foreign(options.run, to, options.layout, options.checkpoint, as_json=options.json)
     with only_json(options.json):
@@ -57,7 +58,7 @@ def _exported(model: str, to: Path, checkpoint: str | None) -> "tuple[str, Expor
     from zoo.training.store import Store, is_url, run_files
 
     stored = is_url(model) and model.partition("://")[0] in STORES
-    place = model if is_url(model) else str(Path(model).expanduser())
+    place = model if is_url(model) else str(home(model))
     if stored or (not is_url(model) and Path(place).is_dir() and not (Path(place) / "model.safetensors").is_file()):
         with run_files(place) as run_dir:
             return place, export_run(run_dir, to, checkpoint=checkpoint or "best", store=Store(place) if stored else None)

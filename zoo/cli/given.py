@@ -5,13 +5,13 @@ Imports no torch.
 
 import argparse
 import glob
-import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError, ZooError
+from zoo.files import home
 from zoo.hub.bundle import Bundle, open_bundle
 from zoo.hub.local import is_foreign
 from zoo.hub.records import record
@@ -59,7 +59,7 @@ def _known(model: str) -> tuple[tuple[str, ...], str]:
 
     There are no kinds where it is an address, or a checkpoint that is to be converted: what that gives is not known yet.
     """
-    here = Path(os.path.expanduser(model))  # noqa: PTH111 - pathlib raises for a user that there is not
+    here = home(model)
     if "://" in model or is_foreign(here):
         return (), "FILE, or --text, --row, --user as the model takes it"
     if is_there(model):

@@ -6,6 +6,7 @@ from pathlib import Path
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
 from zoo.errors import ZooError
+from zoo.files import home
 
 HELP = """usage: zoo pull NAME|ADDRESS|FOLDER [--to FOLDER]
 
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
 
     with only_json(options.json):
         pulled = pull(options.model)
-        folder = copied(pulled.folder, Path(options.to).expanduser()) if options.to is not None else pulled.folder
+        folder = copied(pulled.folder, home(options.to)) if options.to is not None else pulled.folder
         bundle = open_bundle(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if options.json:

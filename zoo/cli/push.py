@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zoo.cli.output import DONE, note, only_json, say, say_json
 from zoo.cli.parser import CommandParser
+from zoo.files import home
 
 HELP = """usage: zoo push RUN|BUNDLE hf://ORG/NAME [--private] [--message TEXT]
 
@@ -58,5 +59,5 @@ def as_it_is(model: str) -> Path:
     """A folder is pushed in the layout that it has; a name or an address is looked up."""
     from zoo.hub.resolve import exists, resolve
 
-    here = Path(model).expanduser()
+    here = home(model)
     return here if exists(here) else resolve(model)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from zoo.files import home
+
 SETS = {
     "fashion_mnist": ("train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz", "fashion_mnist"),
     "ml100k": (
@@ -18,7 +20,7 @@ SETS = {
 
 def data_folder() -> Path:
     """Where the sets that zoo's presets name are looked for: ``$ZOO_DATA``, else ``./data``."""
-    return Path(os.environ.get("ZOO_DATA") or "data").expanduser()
+    return home(os.environ.get("ZOO_DATA") or "data")
 
 
 def cache_folder(name: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from zoo.data.folders import ways
 from zoo.data.strings import Strings
 from zoo.errors import DataError
+from zoo.files import home
 
 INSTALL = "pip install 'zoo-ml[tables]'"
 
@@ -161,7 +162,7 @@ def read_rows(path: str, format: Format, wanted: Sequence[str], header: Header, 
     kind = _format(path, format)
     if kind is Format.HF:
         return _hugging_face(path, wanted)
-    file = Path(path).expanduser()
+    file = home(path)
     if not file.is_file():
         raise DataError(f"no file at {file}\n  way out: {ways(file, 'data.path=FILE')}")
     if kind is Format.PARQUET:
@@ -205,7 +206,7 @@ def read_records(path: Path, reading: Reading, *, texts: bool = True) -> list[di
 def _format(path: str, format: Format) -> Format:
     if format is not Format.AUTO:
         return format
-    if Path(path).expanduser().is_dir():
+    if home(path).is_dir():
         return Format.HF
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -343,7 +344,7 @@ def _hugging_face(path: str, wanted: Sequence[str]) -> dict[str, Rows]:
         import datasets
     except ImportError as error:
         raise DataError(f"{path}: Hugging Face data sets need `datasets`: {INSTALL}") from error
-    folder = Path(path).expanduser()
+    folder = home(path)
     if scripts := sorted(file.name for file in folder.glob("*.py")) if folder.is_dir() else []:
         raise DataError(
             f"{path} holds code ({', '.join(scripts)}), and code of data sets is never run\n"

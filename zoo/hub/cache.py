@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import CheckpointError
-from zoo.files import write_whole
+from zoo.files import home, write_whole
 from zoo.hub.owners import ABANDONED, PARTIAL, abandoned, age, bytes_at, host, released
 
 SOURCE = ".source.json"
@@ -41,8 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def cache_dir() -> Path:
     """Where downloads are kept."""
     if own := os.environ.get("ZOO_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zoo"
+        return home(own)
+    return home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "zoo"
 
 
 def sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
+from zoo.files import home
 from zoo.hub.answers import MOVED, TOKEN, AttemptError, accepted, expected_length, told, untrusted
 from zoo.hub.archive import FULL
 from zoo.hub.cache import Cache
@@ -273,7 +274,7 @@ def _digest(path: Path, start: int) -> Any:
 def _netrc() -> Any:
     import httpx2
 
-    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    file = home(os.environ.get("NETRC", "~/.netrc"))
     if not file.is_file():
         return None
     try:

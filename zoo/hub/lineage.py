@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from zoo.errors import ZooError
+from zoo.files import home
 from zoo.hub.bundle import CARD, CONFIG, METRICS, REPORT, WEIGHTS
 from zoo.hub.cache import SOURCE, read_source, sha256_of
 from zoo.hub.files import read_plain_json, read_plain_yaml, read_text
@@ -183,7 +184,7 @@ def _folder(init: str, run: Path | None) -> Path | None:
         read = Path(told.removesuffix(AVERAGED))
         if read.exists():
             return read.resolve()
-    path = Path(init).expanduser()
+    path = home(init)
     if path.exists() and not (told and init in names()):  # a folder that came to lie here later is not what was read
         return path.resolve()
     return None
@@ -211,7 +212,7 @@ def _of_folder(path: Path, init: str) -> tuple[Base, ...]:
         source = _json(folder / REPORT).get("source")
         if isinstance(source, str) and "://" in source:
             return (_named(source),)
-        typed = Path(init).expanduser()
+        typed = home(init)
         if isinstance(source, str) and typed.name == Path(source).name and is_foreign(typed):  # what it was converted from
             return _of_foreign(typed.resolve())
         called = Path(source).name if isinstance(source, str) else folder.name

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from zoo.data.folders import cache_folder, data_folder
+from zoo.files import home
 
 DATA = "data"
 """What the paths of zoo's presets begin with where ZOO_DATA is not set."""
@@ -166,7 +167,7 @@ def _data_folders() -> list[Path]:
 def _absolute(text: str) -> Path | None:
     """None for no path, and for the home of a user who is not on this machine."""
     try:
-        return Path(os.path.abspath(Path(text).expanduser())) if text else None  # noqa: PTH100 - links stay as they are called
+        return Path(os.path.abspath(home(text))) if text else None  # noqa: PTH100 - links stay as they are called
     except (RuntimeError, ValueError):
         return None
 

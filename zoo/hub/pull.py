@@ -13,6 +13,7 @@ from pathlib import Path
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
+from zoo.files import home
 from zoo.hub.bundle import CONFIG, WEIGHTS
 from zoo.hub.cache import SOURCE, Cache, read_source, sha256_of
 from zoo.hub.download import Downloader
@@ -75,7 +76,7 @@ def pull(uri: str, *, cache: Cache | None = None, weights: bool = False) -> Pull
 
 
 def _named(text: str, cache: Cache | None) -> Pulled:
-    here = Path(text).expanduser()
+    here = home(text)
     if is_foreign(here):
         return Pulled(here.name, converted(here, cache=cache), str(here))
     if text not in names() and exists(here):

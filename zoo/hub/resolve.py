@@ -1,10 +1,10 @@
 """What people call a model -> its bundle on disk: a path, the name of a record, or an address. Imports no torch until it loads."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import CheckpointError, did_you_mean
+from zoo.files import home
 from zoo.hub.records import names, records
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def resolve(uri: str | Path, *, weights: bool = False) -> Path:
     """
     text = str(uri)
     if "://" not in text:
-        path = Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises for a user that there is not
+        path = home(text)
         if exists(path):
             return local(path, weights=weights)
         check_name(text)
@@ -94,7 +94,7 @@ def check_name(text: str) -> None:
     if text in known:
         return
     if any(sign in text for sign in "/\\") or text.startswith("."):
-        raise CheckpointError(f"{os.path.expanduser(text)}: there is no such folder\n  way out: {SUPPORTED}")  # noqa: PTH111 - as above
+        raise CheckpointError(f"{home(text)}: there is no such folder\n  way out: {SUPPORTED}")
     hint = did_you_mean(text, known) if known else "no pretrained models are recorded"
     raise CheckpointError(f"{text!r} is neither a folder here ({Path.cwd()}) nor the name of a pretrained model; {hint}\n  way out: {SUPPORTED}")
 

@@ -14,6 +14,7 @@ from typing import Any
 from zoo.data.suffixes import IMAGES, SOUNDS
 from zoo.data.tabular import SUFFIXES, Reading, read_records
 from zoo.errors import DataError
+from zoo.files import home
 from zoo.specs import InputSpec
 
 EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
@@ -79,7 +80,7 @@ def files(words: Sequence[str], kind: str) -> list[Path]:
     """
     found: list[Path] = []
     for word in words:
-        path = Path(os.path.expanduser(word))  # noqa: PTH111 - pathlib raises for a user that there is not
+        path = home(word)
         if is_there(word) and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in FILES.get(kind, ()) and file.is_file())
             if not inside:

@@ -98,3 +98,11 @@ def test_light_commands_import_neither_torch_nor_hydra() -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["pull", "~nosuchuser/x"], ["push", "~nosuchuser/x", "hf://me/x"], ["card", "~nosuchuser/x"], ["export", "~nosuchuser/x", "--to", "y"]]
+)
+def test_a_home_of_nobody_is_no_error_of_ours(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "~nosuchuser/x" in capsys.readouterr().err

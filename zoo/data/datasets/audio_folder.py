@@ -14,6 +14,7 @@ from zoo.data.codecs.label import ClassCodec
 from zoo.data.files import SPLIT_FOLDERS, FileSplit, find_files, folder_splits, labelled_files
 from zoo.data.splits import stratified_folds
 from zoo.errors import DataError
+from zoo.files import home
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 
@@ -89,7 +90,7 @@ class AudioFolder:
         return DataSpec(inputs=(self.audio.spec,), targets=(ClassCodec(name="label", labels=("a", "b")).spec.sketched("labels", "counts"),))
 
     def open(self) -> OpenData:
-        root = Path(self.root).expanduser()
+        root = home(self.root)
         paths, labels, rows = self._from_manifest(root) if self.label_from is LabelFrom.MANIFEST else self._from_files(root)
         if rows is None:
             fold = stratified_folds(paths, labels, self.folds)
@@ -130,7 +131,7 @@ class AudioFolder:
 
     def _from_manifest(self, root: Path) -> tuple[list[str], list[str], dict[str, Tensor] | None]:
         assert self.manifest is not None
-        file = root / Path(self.manifest).expanduser()
+        file = root / home(self.manifest)
         if not file.is_file():
             raise DataError(f"no manifest at {file}")
         with file.open(encoding="utf-8-sig", newline="") as stream:

@@ -17,6 +17,7 @@ from zoo.data.folders import cache_folder, data_folder, way
 from zoo.data.splits import ArraySplit
 from zoo.errors import DataError
 from zoo.fetching import offline
+from zoo.files import home
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 
@@ -101,7 +102,7 @@ class FashionMnist:
 
     def _folder(self) -> Path:
         """The folder that has all four files, downloading them where that is asked for."""
-        target = Path(self.root).expanduser() if self.root is not None else cache_folder("fashion_mnist")
+        target = home(self.root) if self.root is not None else cache_folder("fashion_mnist")
         places = [target] if self.root is not None else [data_folder() / "fashion_mnist", Path("/usr/share/datasets/fashion-mnist"), target]
         for folder in places:
             if not missing(folder):

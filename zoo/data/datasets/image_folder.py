@@ -8,6 +8,7 @@ from zoo.data.codecs.label import ClassCodec
 from zoo.data.files import find_files, folder_splits, labelled_files
 from zoo.data.splits import check_fractions, hash_split
 from zoo.errors import DataError
+from zoo.files import home
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 
@@ -52,7 +53,7 @@ class ImageFolder:
         return DataSpec(inputs=(self.image.spec,), targets=(ClassCodec(name="label", labels=("a", "b")).spec.sketched("labels", "counts"),))
 
     def open(self) -> OpenData:
-        root = Path(self.root).expanduser()
+        root = home(self.root)
         paths = find_files(root, ImageCodec.suffixes)
         rows = folder_splits(paths)
         if rows is None:

@@ -19,6 +19,7 @@ from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
 from zoo.data.folders import ways
 from zoo.data.strings import Strings
 from zoo.errors import DataError
+from zoo.files import home
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec
 
@@ -63,7 +64,7 @@ class MovieLens:
         return DataSpec(inputs=(self.history.spec,), targets=(target.spec,))
 
     def open(self) -> OpenData:
-        folder = Path(self.root).expanduser()
+        folder = home(self.root)
         events, names = read_events(folder), read_titles(folder)
         kept = events.ratings >= self.min_rating
         users, user_numbers = np.unique(events.users[kept], return_inverse=True)

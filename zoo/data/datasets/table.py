@@ -23,6 +23,7 @@ from zoo.data.splits import check_fractions, hash_split
 from zoo.data.tabular import Format, Header, Quoting, Rows, read_rows
 from zoo.data.tokenizers.bpe import BpeTokenizer
 from zoo.errors import DataError
+from zoo.files import home
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec, InputSpec, Labelling, TableInput, TargetSpec
 
@@ -249,7 +250,7 @@ class Table:
         }
 
     def _split(self, rows: Rows, chosen: Tensor | None) -> "TableSplit":
-        folder = Path(self.files).expanduser() if self.files is not None else Path(self.path).expanduser().parent
+        folder = home(self.files) if self.files is not None else home(self.path).parent
         target = self.target_name, tuple(self.targets)
         return TableSplit(rows, chosen, sources=self.sources, files=folder, table=self.table, target=target, optional=frozenset(self.optional))
 

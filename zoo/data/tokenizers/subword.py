@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import fetching
+from zoo.files import home
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -31,7 +32,7 @@ def located(path: str) -> Path:
     from zoo.hub.local import is_foreign
     from zoo.hub.resolve import exists, resolve
 
-    here = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for a user that there is not
+    here = home(path)
     converts = is_foreign(here) and not (here / "tokenizer.json").is_file()  # with an older tokenizer's files, which its converter reads
     if exists(here) and not converts:
         if here.is_dir() and not (here / "tokenizer.json").is_file() and (found := sorted(here.glob("**/processor/*/tokenizer.json"))):

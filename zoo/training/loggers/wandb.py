@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zoo.fetching import offline
+from zoo.files import home
 from zoo.registry import LOGGERS
 from zoo.training.logging import REWOUND, RunInfo
 
@@ -163,7 +164,7 @@ def has_key() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     for path in filter(None, [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]):
         with suppress(OSError, netrc.NetrcParseError):
-            return netrc.netrc(Path(path).expanduser()).authenticators(host) is not None
+            return netrc.netrc(home(path)).authenticators(host) is not None
     return False
 
 
