@@ -19,8 +19,9 @@ pytestmark = pytest.mark.skipif(REAL is None, reason="ZOO_REAL_DATA is not set: 
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, archive: str) -> None:
     """The record's files from the fetched package, in a cache of this test's own; nothing is fetched."""
     from zoo.hub.archive import is_archive, unpack
-    from zoo.hub.cache import Cache, sha256_of
+    from zoo.hub.cache import Cache
     from zoo.hub.records import record
+    from zoo.hub.source import sha256_of
 
     assert REAL is not None
     source = Path(REAL) / archive

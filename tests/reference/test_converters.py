@@ -17,12 +17,13 @@ from zoo.config import RunConfig
 from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError
 from zoo.hub.bundle import LoadedBundle, load_bundle
-from zoo.hub.cache import Cache, sha256_of
+from zoo.hub.cache import Cache
 from zoo.hub.convert.bert import BertConverter
 from zoo.hub.convert.timm import TimmConverter
 from zoo.hub.convert.vit import VitConverter
 from zoo.hub.export import export_foreign
 from zoo.hub.made import make
+from zoo.hub.source import sha256_of
 from zoo.training.job import run_job
 
 BOUND = 1e-5

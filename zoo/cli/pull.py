@@ -61,8 +61,8 @@ def copied(folder: Path, target: Path) -> Path:
     import shutil
 
     from zoo.hub.bundle import CONFIG
-    from zoo.hub.cache import SOURCE
     from zoo.hub.files import published
+    from zoo.hub.source import SOURCE
 
     target = target.resolve()
     if target.exists() and not (target / CONFIG).is_file() and (not target.is_dir() or any(target.iterdir())):

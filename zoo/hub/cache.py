@@ -13,7 +13,6 @@ were; otherwise its bytes are read again, and a file that has changed is gone. L
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -26,13 +25,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zoo.errors import CheckpointError
 from zoo.files import home, write_whole
 from zoo.hub.owners import ABANDONED, PARTIAL, abandoned, age, bytes_at, host, released
+from zoo.hub.source import SOURCE, fingerprint, read_source, sha256_of
 
-SOURCE = ".source.json"
 RECENT = 600.0
 """Seconds for which a file that no model is made of may be part of one that is about to be written."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,11 +42,6 @@ def cache_dir() -> Path:
     if own := os.environ.get("ZOO_CACHE"):
         return home(own)
     return home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "zoo"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ class Cache:
         """Whether a file is here and has this checksum; its bytes are read where its size, inode or time have changed."""
         path = self.blobs / sha256
         try:
-            now = _fingerprint(path)
+            now = fingerprint(path)
             if self._seen(sha256) == now:
                 return True
             if sha256_of(path) != sha256:
@@ -152,7 +146,7 @@ class Cache:
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         fresh.replace(path)
-        self._remember(sha256, _fingerprint(path))
+        self._remember(sha256, fingerprint(path))
         return path
 
     def remove(self, sha256: str) -> None:
@@ -298,7 +292,7 @@ class Cache:
         for name, sha256 in told["written"].items():
             path = folder / name
             try:
-                now = _fingerprint(path)
+                now = fingerprint(path)
             except FileNotFoundError:
                 raise CheckpointError(f"{path}: missing from the cache\n  way out: zoo cache verify, then ask for the model again") from None
             if seen.get(name) == now:
@@ -383,42 +377,12 @@ class Cache:
         return sorted(path for path in self.blobs.glob("*") if _SHA256.fullmatch(path.name))
 
 
-def write_source(folder: Path, *, name: str, source: str, files: dict[str, str]) -> None:
-    """Record what a model's folder holds and what it was made of; the last file that is written into it."""
-    written = {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SOURCE}
-    seen = {path: _fingerprint(folder / path) for path in written}
-    told = {"name": name, "source": source, "files": files, "written": written, "seen": seen}
-    write_whole(folder / SOURCE, json.dumps(told, indent=1))
-
-
-def read_source(file: Path) -> dict[str, Any]:
-    """What ``write_source`` wrote.
-
-    Raises:
-        CheckpointError: where it is damaged.
-    """
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or not all(isinstance(told[key], dict) for key in ("files", "written", "seen")):
-            raise TypeError("not the record of a model")
-        if not isinstance(told["name"], str) or not isinstance(told["source"], str):
-            raise TypeError("name and source are texts")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: damaged: {type(error).__name__}: {error}\n  way out: remove the folder {file.parent}") from error
-    return told
-
-
 def remove_folder(folder: Path) -> None:
     """Gone at once for everybody else: it loses its name first. Nothing is done where another process was faster."""
     aside = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fingerprint(path: Path) -> list[int]:
-    state = path.stat()
-    return [state.st_size, state.st_ino, state.st_mtime_ns]
 
 
 def _bytes(path: Path) -> int:

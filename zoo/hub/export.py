@@ -11,7 +11,7 @@ from zoo.config import RunConfig
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import write_whole
 from zoo.hub.bundle import CONFIG, WEIGHTS, portable_config, write_bundle
-from zoo.hub.cache import SOURCE
+from zoo.hub.source import SOURCE
 from zoo.training.logging import LOG_FILE, as_number, read_rows
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from zoo.hub.uri import HubRepo, inside
 from zoo.hub.wanted import Checksum, DownloadError, Link, Sum, UnreachableError, refuse_offline
+from zoo.hub.weight_files import PICKLED
 
 BUNDLES = ("config.yaml", "metrics.json", "README.md", "processor/*", "plots/*.png")
 USED = (
@@ -20,7 +21,6 @@ USED = (
     *("modules.json", "sentence_bert_config.json", "[0-9]_Pooling/config.json"),
 )
 """What is fetched of a repository whose files nobody has listed; pickles only where there are no safetensors."""
-PICKLED = ("pytorch_model.bin",)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def listed(source: HubRepo, command: str) -> tuple[HubRepo, list[HubFile]]:
             raise DownloadError(f"{source}: the hub cannot be asked: {_first(error)}\n  way out: see whether HF_ENDPOINT and the proxies are right") from error
         raise UnreachableError(f"{source}: the hub cannot be reached: {_first(error)}\n  way out: try again; a mirror: HF_ENDPOINT=URL") from error
     whole = any(file.path.endswith(".safetensors") for file in files)
-    used = [file for file in files if _matches(file.path, USED if whole else (*USED, *PICKLED))]
+    used = [file for file in files if _matches(file.path, USED if whole else (*USED, PICKLED))]
     if not used:
         raise DownloadError(f"{source}: has no model that zoo reads: it holds {', '.join(file.path for file in files[:8]) or 'no files'}")
     return HubRepo(source.repo, told.sha or source.revision), used

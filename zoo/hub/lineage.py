@@ -16,11 +16,11 @@ import yaml
 from zoo.errors import ZooError
 from zoo.files import home
 from zoo.hub.bundle import CARD, CONFIG, METRICS, REPORT, WEIGHTS
-from zoo.hub.cache import SOURCE, read_source, sha256_of
 from zoo.hub.files import read_plain_json, read_plain_yaml, read_text
 from zoo.hub.local import is_foreign
 from zoo.hub.portable import portable_path
-from zoo.hub.records import Record, names, record, records
+from zoo.hub.records import BUNDLE, Record, names, record, records
+from zoo.hub.source import SOURCE, read_source, sha256_of
 from zoo.hub.uri import HubRepo, LibraryModel, UriError, parse
 
 LONGEST = 20
@@ -241,7 +241,7 @@ def _record_of(folder: Path) -> Record | None:
         if told is not None and sums and told["files"] == sums and told["written"].get(WEIGHTS) == sha256_of(weights):
             return known
         info = known.files.get(WEIGHTS)
-        if known.format == "bundle" and info is not None and info.size == size and info.sha256 == sha256_of(weights):
+        if known.format == BUNDLE and info is not None and info.size == size and info.sha256 == sha256_of(weights):
             return known
     return None
 

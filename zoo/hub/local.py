@@ -12,10 +12,10 @@ from zoo.hub.cache import Cache
 from zoo.hub.files import read_plain_json
 from zoo.hub.hugging_face import BUNDLES, USED
 from zoo.hub.repair import intact
+from zoo.hub.weight_files import INDEX, WHOLE, pickle_of
 
 FOREIGN = "config.json"
 """What tells a foreign checkpoint; a bundle of zoo has ``config.yaml``."""
-WHOLE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 POOLINGS = "[0-9]_Pooling/config.json"
 FOREIGN_FILES = tuple(name for name in USED if name not in BUNDLES and not name.startswith("model-"))
 """What converters read beside the parts that an index names, and pickles."""
@@ -107,13 +107,8 @@ def used_files(folder: Path) -> dict[str, Path]:
         told = {str(part) for part in parts.values()} if isinstance(parts, dict) else set()
         files |= {name: names[name] for name in told if name in names}
     elif WHOLE not in files:
-        pickles = [PICKLED] if PICKLED in names else sorted(name for name in names if Path(name).suffix in (".pth", ".pt"))
-        if len(pickles) > 1:
-            raise CheckpointError(
-                f"{folder}: holds {', '.join(pickles[:4])}, and it cannot be told which of them is the model\n"
-                f"  way out: a folder with config.json and one of them, under the name {PICKLED}"
-            )
-        files |= {name: names[name] for name in pickles}
+        chosen = pickle_of((name for name in names if "/" not in name), folder)
+        files |= {} if chosen is None else {chosen: names[chosen]}
     inside = (folder, folder.parent.parent / "blobs")  # the hub's own cache keeps its files there, and links to them
     for name, path in files.items():
         if not any(path.resolve().is_relative_to(place) for place in inside):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from zoo.errors import CheckpointError
 from zoo.hub.bundle import CONFIG, WEIGHTS
-from zoo.hub.cache import SOURCE, remove_folder, write_source
+from zoo.hub.cache import remove_folder
 from zoo.hub.records import BUNDLE
+from zoo.hub.source import SOURCE, write_source
 
 FORMAT = 1
 """Of what this file makes; a higher one makes every model anew."""

@@ -15,7 +15,7 @@ from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
 from zoo.files import home
 from zoo.hub.bundle import CONFIG, WEIGHTS
-from zoo.hub.cache import SOURCE, Cache, read_source, sha256_of
+from zoo.hub.cache import Cache
 from zoo.hub.download import Downloader
 from zoo.hub.failures import absent_of
 from zoo.hub.local import converted, is_foreign, nothing_to_convert
@@ -24,6 +24,7 @@ from zoo.hub.packed import drop_refused, model_in, root_of, scratch_of, unpacked
 from zoo.hub.records import BUNDLE, FileInfo, Record, names, record
 from zoo.hub.repair import intact
 from zoo.hub.resolve import check_name, exists
+from zoo.hub.source import SOURCE, read_source, sha256_of
 from zoo.hub.uri import HubRepo, LibraryModel, Packaged, Source, WebFile, parse
 from zoo.hub.wanted import Checksum, DownloadError, Link, OtherContentError, Teller, UnreachableError, Wanted, refuse_offline
 

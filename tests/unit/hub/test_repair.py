@@ -1,24 +1,21 @@
 """What was damaged in the cache is never loaded: made again with one note where that can be, refused with the command where it cannot."""
 
 import hashlib
-import io
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.archives import FILES, zipped
 from tests.fault_server import serving
 from zoo.hub.bundle import load_bundle
-from zoo.hub.cache import SOURCE, Cache
+from zoo.hub.cache import Cache
 from zoo.hub.pull import pull
-from zoo.hub.resolve import pretrained
+from zoo.hub.source import SOURCE
 from zoo.hub.wanted import DownloadError, OfflineError, OtherContentError
 
-DIGITS = pretrained()["digits_cnn"]
-FILES = {str(path.relative_to(DIGITS)): path.read_bytes() for path in sorted(DIGITS.rglob("*")) if path.is_file()}
 Writes = Callable[..., str]
 
 
@@ -49,14 +46,6 @@ def sum_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def packed(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as opened:
-        for name, content in files.items():
-            opened.writestr(name, content)
-    return buffer.getvalue()
-
-
 def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
@@ -70,7 +59,7 @@ def test_a_damaged_model_is_fetched_again(
     cache: Cache, record: Writes, damage: Callable[[bytes], bytes], named: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every byte that is here of it is damaged: its files, which a bundle shares with the model, and the archive that they came in."""
-    archive = packed(FILES)
+    archive = zipped(FILES)
     with serving({"/m.zip": archive}) as server:
         address = f"{server.url}/m.zip#sha256={sum_of(archive)}"
         name = record(address) if named else address
@@ -95,7 +84,7 @@ def test_a_damaged_model_is_fetched_again(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_that_no_model_is_made_of_yet(cache: Cache, record: Writes, damage: Callable[[bytes], bytes], capfd: pytest.CaptureFixture[str]) -> None:
-    archive = packed(FILES)
+    archive = zipped(FILES)
     with serving({"/m.zip": archive}) as server:
         name = record(f"{server.url}/m.zip#sha256={sum_of(archive)}")
         shutil.rmtree(pull(name, cache=cache).folder)
@@ -124,7 +113,7 @@ def test_a_damaged_converted_model_is_made_again_of_what_is_here(
     cache: Cache, record: Writes, foreign: dict[str, bytes], damage: Callable[[bytes], bytes], named: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its files are others than those that came, which are whole: nobody is asked, so that it goes offline too."""
-    archive = packed(foreign)
+    archive = zipped(foreign)
     with serving({"/m.zip": archive}) as server:
         address = f"{server.url}/m.zip#sha256={sum_of(archive)}"
         name = record(address, files=foreign, read_by="vit") if named else address
@@ -143,7 +132,7 @@ def test_a_damaged_converted_model_is_made_again_of_what_is_here(
 @pytest.mark.parametrize("older", [False, True])
 def test_a_source_outlives_what_verify_removes(cache: Cache, record: Writes, foreign: dict[str, bytes], older: bool) -> None:
     """The model is removed and its files are right: they came from the second source, and still did."""
-    archive = packed(foreign)
+    archive = zipped(foreign)
     with serving({"/b.zip": archive}) as server:
         sources = [f"{server.url}/{letter}.zip#sha256={sum_of(archive)}" for letter in "ab"]
         name = record(*sources, files=foreign, read_by="vit")
@@ -163,7 +152,7 @@ def test_a_source_outlives_what_verify_removes(cache: Cache, record: Writes, for
 
 
 def test_a_model_whose_record_is_gone_is_made_again(cache: Cache) -> None:
-    archive = packed(FILES)
+    archive = zipped(FILES)
     with serving({"/m.zip": archive}) as server:
         folder = pull(address := f"{server.url}/m.zip#sha256={sum_of(archive)}", cache=cache).folder
         (folder / SOURCE).unlink()
@@ -172,7 +161,7 @@ def test_a_model_whose_record_is_gone_is_made_again(cache: Cache) -> None:
 
 
 def test_where_files_came_from_goes_with_them(cache: Cache) -> None:
-    archive = packed(FILES)
+    archive = zipped(FILES)
     with serving({"/m.zip": archive}) as server:
         pull(address := f"{server.url}/m.zip#sha256={sum_of(archive)}", cache=cache)
     assert {cache.came_from(path.name) for path in cache.all_blobs() if path.name != sum_of(archive)} == {address}
@@ -184,7 +173,7 @@ def test_where_files_came_from_goes_with_them(cache: Cache) -> None:
 
 
 def test_a_wrong_checksum_in_an_address(cache: Cache) -> None:
-    archive, wrong = packed(FILES), "0" * 64
+    archive, wrong = zipped(FILES), "0" * 64
     with serving({"/m.zip": archive}) as server, pytest.raises(OtherContentError) as caught:
         pull(f"{server.url}/m.zip#sha256={wrong}", cache=cache)
     told = str(caught.value)
@@ -201,7 +190,7 @@ def test_a_wrong_checksum_in_an_address(cache: Cache) -> None:
 @pytest.mark.parametrize("wrong", ["archive", "file"])
 def test_a_record_whose_source_has_other_bytes(cache: Cache, record: Writes, wrong: str) -> None:
     """Of the archive that the source is, or of a file in it."""
-    archive, other = packed(FILES), packed(FILES | {"model.safetensors": b"other"})
+    archive, other = zipped(FILES), zipped(FILES | {"model.safetensors": b"other"})
     with serving({"/m.zip": other}) as server:
         name = record(f"{server.url}/m.zip#sha256={sum_of(archive if wrong == 'archive' else other)}")
         with pytest.raises(OtherContentError) as caught:

@@ -13,11 +13,11 @@ from torch import Tensor
 from zoo.errors import CheckpointError
 from zoo.hub.files import read_plain_json, read_text
 from zoo.hub.uri import inside
+from zoo.hub.weight_files import INDEX, PICKLED, WHOLE, pickle_of
 from zoo.hub.weights import read_header
 from zoo.training.tensors import read_tensors
 
 RUNS_CODE = ("auto_map", "custom_pipelines", "trust_remote_code", "_target_", "library_code")
-WHOLE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,11 @@ class Snapshot:
             return self._read(self.folder / WHOLE)
         if (self.folder / INDEX).is_file():
             return self._sharded()
-        pickled = [path for path in sorted(self.folder.iterdir()) if path.is_file() and path.suffix in (".pth", ".pt")]
-        if (named := self.folder / PICKLED).is_file():
-            pickled = [named]
-        if len(pickled) > 1:
-            raise CheckpointError(
-                f"{self.name}: holds {', '.join(path.name for path in pickled[:4])}, and it cannot be told which of them is the model\n"
-                f"  way out: one of them alone, or under the name {PICKLED}"
-            )
-        if pickled:
+        pickled = pickle_of((path.name for path in self.folder.iterdir() if path.is_file()), self.name)
+        if pickled is not None:
             from zoo.hub.pickles import read_pickled
 
-            return read_pickled(pickled[0])
+            return read_pickled(self.folder / pickled)
         raise CheckpointError(f"{self.name}: has no {WHOLE}, no {INDEX} and no {PICKLED}; it holds {', '.join(path.name for path in self.folder.iterdir())}")
 
     def _read(self, path: Path) -> dict[str, Tensor]:
