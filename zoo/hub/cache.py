@@ -5,6 +5,7 @@
       blobs/<sha256>.seen     size, inode and time that it had then
       blobs/<sha256>.from     the source that gave it
       blobs/<sum>.name        sha256 of what came by another checksum
+      blobs/<sha256>.TOKEN.wrong    what it has become, on its way out
       blobs/<sum>.HOST-PID-TOKEN.partial    what one process has of a file so far
       models/<name>-<key>/    a bundle, with .source.json: what it was made of
 
@@ -34,6 +35,8 @@ from zoo.hub.source import SOURCE, fingerprint, read_source, sha256_of
 
 RECENT = 600.0
 """Seconds for which a file that no model is made of may be part of one that is about to be written."""
+WRONG = ".wrong"
+"""Ending of a file on its way out."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -119,15 +122,15 @@ class Cache:
     def blob(self, sha256: str) -> Path | None:
         """A file by its checksum; None where it is not here, or not what it was any more (then it is removed, with a note on standard error)."""
         path = self.blobs / sha256
-        if self.right(sha256):
+        right = self.right(sha256)
+        if right:
             return path
-        if path.exists():
-            self.remove(sha256)
+        if right is False and self.expel(sha256):
             sys.stderr.write(f"{path}: damaged: its content is not what it was when it arrived; removed, and not used\n")
         return None
 
-    def right(self, sha256: str) -> bool:
-        """Whether a file is here and has this checksum; its bytes are read where its size, inode or time have changed."""
+    def right(self, sha256: str) -> bool | None:
+        """Whether a file has this checksum, None where none is here; its bytes are read where its size, inode or time have changed."""
         path = self.blobs / sha256
         try:
             now = fingerprint(path)
@@ -136,13 +139,31 @@ class Cache:
             if sha256_of(path) != sha256:
                 return False
         except FileNotFoundError:
-            return False
+            return None
         self._remember(sha256, now)
         return True
 
-    def add(self, fresh: Path, sha256: str) -> Path:
-        """Give a complete, checked file in ``blobs`` its name."""
+    def expel(self, sha256: str) -> bool:
+        """Remove a file that is not what its name says, which was found before; what another process has put in its place meanwhile stays."""
         path = self.blobs / sha256
+        aside = self.blobs / f"{sha256}.{secrets.token_hex(4)}{WRONG}"
+        try:
+            path.rename(aside)
+            if sha256_of(aside) == sha256:
+                aside.replace(path)
+                return False
+        except FileNotFoundError:  # another process was faster
+            return False
+        for file in (self.blobs / f"{sha256}.seen", aside):
+            file.unlink(missing_ok=True)
+        return True
+
+    def add(self, fresh: Path, sha256: str) -> Path:
+        """Give a complete, checked file in ``blobs`` its name; one that is here already stays, since others may be linking to it."""
+        path = self.blobs / sha256
+        if self.right(sha256):
+            fresh.unlink(missing_ok=True)
+            return path
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         fresh.replace(path)
@@ -320,11 +341,14 @@ class Cache:
         right: list[Path] = []
         wrong: list[str] = []
         for path in self.all_blobs():
-            if sha256_of(path) == path.name:
-                right.append(path)
+            try:
+                same = sha256_of(path) == path.name
+            except FileNotFoundError:  # somebody prunes
                 continue
-            wrong.append(f"{path}: its content has another checksum; removed")
-            self.remove(path.name)
+            if same:
+                right.append(path)
+            elif self.expel(path.name):
+                wrong.append(f"{path}: its content has another checksum; removed")
         for folder, reason in self.damaged():
             wrong.append(f"{reason}; removed")
             remove_folder(folder)
@@ -357,6 +381,8 @@ class Cache:
                 old = age(path) > ABANDONED
             elif PARTIAL.fullmatch(path.name):
                 old = abandoned(path)
+            elif path.suffix == WRONG:
+                old = True
             else:
                 old = stem not in used and (stem in freed or age(path) > RECENT)
                 spared += not old and path.name not in used and path.suffix == ""

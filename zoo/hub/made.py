@@ -91,11 +91,12 @@ def laid_out(files: Files, folder: Path, link: Callable[[Path, Path], None] = os
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            link(blob, target)
+            try:
+                link(blob, target)
+            except OSError:  # no links on this disk; or another process put the same file there at this moment, and the link met the one that went
+                shutil.copyfile(blob, target)
         except FileNotFoundError as error:
             raise CheckpointError(f"{blob}: gone from the cache; does `zoo cache prune` run beside this?\n  way out: the same command again") from error
-        except OSError:
-            shutil.copyfile(blob, target)
 
 
 def check_bundle(folder: Path) -> None:

@@ -40,8 +40,8 @@ def intact(folder: Path, cache: Cache, command: str) -> bool:
     note_damaged(damage)
     cache.discard(folder)
     for sha256 in sums:  # a bundle's files are the same files as those by their checksum
-        if not cache.right(sha256):
-            cache.remove(sha256)
+        if cache.right(sha256) is False:
+            cache.expel(sha256)
     return False
 
 

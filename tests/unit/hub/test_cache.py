@@ -1,5 +1,6 @@
 """The cache believes what it checked, for as long as it has not changed."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from zoo.cli.main import main
 from zoo.errors import CheckpointError
 from zoo.hub import cache as module
 from zoo.hub.cache import RECENT, Cache
+from zoo.hub.made import laid_out
 from zoo.hub.owners import ABANDONED
 from zoo.hub.source import SOURCE, sha256_of, write_source
 
@@ -60,6 +62,58 @@ def test_bytes_are_read_once_until_something_changes(cache: Cache, monkeypatch: 
     (cache.blobs / sha256).write_bytes(b"changed")
     assert cache.blob(sha256) is None
     assert not (cache.blobs / sha256).exists()
+
+
+def test_a_file_that_comes_while_one_looks_for_it_stays(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process adds it between the look that finds nothing and what is done about that."""
+    sha256 = hashlib.sha256(b"content").hexdigest()
+
+    def too_early(path: Path) -> list[int]:
+        monkeypatch.undo()
+        added(cache, b"content")
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(module, "fingerprint", too_early)
+    assert cache.blob(sha256) is None
+    assert cache.blob(sha256) == cache.blobs / sha256
+
+
+def test_a_file_that_replaces_a_damaged_one_stays(cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another process puts the right one in its place while the damaged one is read."""
+    sha256 = added(cache, b"content")
+    (cache.blobs / sha256).write_bytes(b"damaged")
+
+    def replaced(path: Path) -> str:
+        monkeypatch.undo()
+        found = sha256_of(path)
+        added(cache, b"content")
+        return found
+
+    monkeypatch.setattr(module, "sha256_of", replaced)
+    assert cache.blob(sha256) is None
+    assert capsys.readouterr().err == ""
+    assert cache.blob(sha256) == cache.blobs / sha256
+    assert list(cache.blobs.glob("*.wrong")) == []
+
+
+def test_a_file_that_is_here_is_not_replaced_by_the_same(cache: Cache) -> None:
+    """Others may be linking to it: Linux refuses to link to a file at the moment that another takes its name."""
+    before = (cache.blobs / added(cache, b"content")).stat().st_ino
+    assert (cache.blobs / added(cache, b"content")).stat().st_ino == before
+    assert list(cache.blobs.glob("*.partial")) == []
+
+
+def test_a_link_that_meets_a_replaced_file_becomes_a_copy(cache: Cache, tmp_path: Path) -> None:
+    blob = cache.blobs / added(cache, b"content")
+
+    def link(source: Path, target: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(source), None, str(target))
+
+    laid_out({"a/weights": blob}, tmp_path / "model", link)
+    assert (tmp_path / "model" / "a" / "weights").read_bytes() == b"content"
+    blob.unlink()
+    with pytest.raises(CheckpointError, match="gone from the cache"):
+        laid_out({"b": blob}, tmp_path / "model", link)
 
 
 def test_a_changed_model_is_named(cache: Cache) -> None:
