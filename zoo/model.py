@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.layers.dropout import key_foreign, name_randomness
 from zoo.specs import FeatureSpec, TargetSpec
 from zoo.structs import Batch, Features, LossTerm, Prediction, Targets, Values
@@ -21,7 +21,8 @@ class Encoder(Protocol):
     sharding does not.
 
     ``repeats`` names the ``nn.ModuleList``s of equal blocks, for activation checkpointing, sharding and layer-wise decay of the learning rate.
-    ``no_decay`` names parameters of its own that weight decay leaves alone (``zoo.optim.groups``).
+    ``no_decay`` names parameters of its own that weight decay leaves alone (``zoo.optim.groups``). ``table`` names its table of embeddings, where a
+    later part may use that as well: one that says ``tied`` is given it (``tie``).
 
     An encoder with ``packs = True`` takes ``packing: Packing | None = None`` after the mask: all items end to end in one row. It gives the same
     features for each item, by item (``Packing.unpack``).
@@ -103,6 +104,7 @@ class Model(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.inputs = (input,) if isinstance(input, str) else input
+        tie_parts(encoder, decoder, head)
         self.by_name = len(self.inputs) > 1 or bool(getattr(encoder, "by_name", False))
         key_foreign(self)
         name_randomness(self)
@@ -142,6 +144,27 @@ def encode_input(encoder: nn.Module, values: Values) -> Features:
         return encoder(values.values, values.mask)  # type: ignore[no-any-return]
     assert getattr(encoder, "packs", False), f"{type(encoder).__name__} does not pack; zoo.checks refuses it"
     return encoder(values.values, values.mask, values.packing)  # type: ignore[no-any-return]
+
+
+def tie_parts(encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+    """Give each part that says ``tied`` the table of embeddings of the nearest part before it. A part names its own by ``table``.
+
+    Raises:
+        ConfigError: where no part before it has one, or one of another width.
+    """
+    table: nn.Module | None = None
+    for path, part in (("model.encoder", encoder), ("model.decoder", decoder), ("model.head", head)):
+        if getattr(part, "tied", False):
+            if table is None:
+                raise ConfigError(
+                    path, "it is to share the table of embeddings of a part before it, and none has one", "output=own", "model/encoder=transformer"
+                )
+            try:
+                part.tie(table)  # type: ignore[operator]
+            except ValueError as error:
+                raise ConfigError(path, str(error)) from error
+        elif isinstance(name := getattr(part, "table", None), str):
+            table = part.get_submodule(name)
 
 
 def mixes_batch(model: nn.Module) -> list[str]:

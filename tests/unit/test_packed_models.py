@@ -120,7 +120,21 @@ def test_where_items_stand() -> None:
 def test_the_kernel_for_unequal_lengths_gets_what_it_asks_for(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The layout of torch.nn.attention.varlen's arguments, with its formula in plain torch in its place: it runs on GPUs only."""
 
-    def reference(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, starts_k: Tensor, longest: int, longest_k: int, *, window_size: Any) -> Tensor:
+    def reference(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        starts: Tensor,
+        starts_k: Tensor,
+        longest: int,
+        longest_k: int,
+        *,
+        window_size: Any,
+        scale: Any,
+        enable_gqa: bool,
+    ) -> Tensor:
+        assert scale is None
+        assert not enable_gqa
         assert starts.dtype == torch.int32
         assert starts is starts_k
         assert longest == longest_k == max(LENGTHS)

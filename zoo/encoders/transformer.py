@@ -1,7 +1,8 @@
 """Transformer over identifiers: words of a text, or items of a history.
 
 Bidirectional it is BERT's encoder (Devlin et al., 2019, https://arxiv.org/abs/1810.04805), causal it is GPT's, and SASRec's on histories
-(Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781).
+(Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781). By its options it is Llama's (Touvron et al., 2023, https://arxiv.org/abs/2302.13971),
+T5's encoder (Raffel et al., 2020, https://arxiv.org/abs/1910.10683) and ModernBERT's (Warner et al., 2024, https://arxiv.org/abs/2412.13663).
 
 Letters: B items, N positions, D width.
 """
@@ -12,12 +13,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.attention import Scores, width_of_heads
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
 from zoo.layers.fits import Fit
+from zoo.layers.norm import NormKind, token_norm
 from zoo.layers.position import LearnedPositions, NoPositions, Positions, Rotary, SinusoidalPositions
+from zoo.layers.relative import RelativeBias
 from zoo.layers.token import embedding
-from zoo.layers.transformer import NormPlacement, Pooler, TransformerBlock, init_transformer
+from zoo.layers.transformer import Biases, FirstNorm, NormPlacement, Pooler, TransformerBlock, init_transformer
 from zoo.registry import ENCODERS
 from zoo.specs import FeatureSpec, Layout, TokenInput
 from zoo.structs import Features, Packing
@@ -28,6 +32,18 @@ class AttentionKind(StrEnum):
     CAUSAL = "causal"
 
 
+class EmbeddingNorm(StrEnum):
+    AUTO = "auto"  # after the embedding with placement=post, as BERT; none with pre
+    NONE = "none"
+    AFTER = "after"
+    FIRST = "first"  # after the embedding, in place of the first block's own (ModernBERT)
+
+
+class EmbeddingScale(StrEnum):
+    NONE = "none"
+    SQRT = "sqrt"  # of the width, as the original Transformer
+
+
 @ENCODERS.register("transformer")
 class TransformerEncoder(nn.Module):
     """Embedded identifiers through the shared Transformer blocks. Neither padding nor packing changes a real position's output.
@@ -36,10 +52,10 @@ class TransformerEncoder(nn.Module):
         tokens: filled from the data's spec.
         dim: width D of every token.
         depth: number of Transformer blocks.
-        heads: attention heads of each block; they divide dim.
+        heads: attention heads of each block; they divide dim, or have a width of their own (head_dim).
         mlp_ratio: hidden width of each block's position-wise network, in multiples of dim.
         attention: bidirectional, or causal (a position sees itself and those before it; what next_item needs).
-        positions: learned (up to the data's max_length), sinusoidal, rotary, or none.
+        positions: learned (up to the data's max_length), sinusoidal, rotary, relative (T5's bias of the scores), or none.
         placement: norm before each branch (pre) or after each sum (post).
         activation: of the position-wise networks.
         dropout: probability of leaving out an element, after the embedding and in every block.
@@ -50,10 +66,25 @@ class TransformerEncoder(nn.Module):
         norm_eps: added to the variance in the norms.
         max_positions: learned positions there are, at least the data's max_length; 0 for exactly as many.
         extra_rows: of the table of embeddings, beyond the data's vocabulary; pretrained tables have some, for new tokens or for speed.
+        hidden: width of the position-wise networks; 0 for mlp_ratio times dim.
+        norm: layer, or rms (Llama, T5).
+        biases: of all linear layers and layer norms, of queries, keys and values alone (Qwen 2), or none (Llama, T5).
+        kv_heads: heads of keys and values, which divide heads (Llama's grouped queries); 0 for as many as heads.
+        head_dim: width of a head; 0 for dim / heads.
+        scores: scaled by the square root of a head's width, or plain (T5).
+        window: positions that are seen on each side of a position's own; 0 for all.
+        global_every: with a window, the first of so many blocks sees all positions (ModernBERT: 3); 0 for none of them.
+        rotary_period: of the slowest rotary pair, in positions over 2 pi (Llama's rope_theta).
+        local_period: the same for blocks with a window; 0 for rotary_period.
+        relative_buckets: of positions=relative: how many distances have a bias of their own.
+        relative_distance: of positions=relative: from which on all have the same.
+        embedding_norm: auto (with placement=post), none, after the embedding, or first: after it and in place of the first block's first norm.
+        embedding_scale: what embeddings are multiplied by: nothing, or the square root of dim.
     """
 
     repeats = ("blocks",)
     packs = True
+    table = "embedding"
     fits: ClassVar = {"embedding.weight": Fit.VOCABULARY, "positions.weight": Fit.POSITIONS}
 
     def __init__(
@@ -76,6 +107,20 @@ class TransformerEncoder(nn.Module):
         norm_eps: float = 1e-6,
         max_positions: int = 0,
         extra_rows: int = 0,
+        hidden: int = 0,
+        norm: NormKind = NormKind.LAYER,
+        biases: Biases = Biases.ALL,
+        kv_heads: int = 0,
+        head_dim: int = 0,
+        scores: Scores = Scores.SCALED,
+        window: int = 0,
+        global_every: int = 0,
+        rotary_period: float = 10_000.0,
+        local_period: float = 0.0,
+        relative_buckets: int = 32,
+        relative_distance: int = 128,
+        embedding_norm: EmbeddingNorm = EmbeddingNorm.AUTO,
+        embedding_scale: EmbeddingScale = EmbeddingScale.NONE,
     ) -> None:
         super().__init__()
         if depth < 1:
@@ -83,23 +128,28 @@ class TransformerEncoder(nn.Module):
         causal = attention is AttentionKind.CAUSAL
         if causal and pooler is Pooler.FIRST:
             raise ValueError("pooler=first takes position 0, which has seen nothing else with attention=causal; choose pooler=none, or attention=bidirectional")
-        if max_positions and (max_positions < tokens.max_length or positions is not Positions.LEARNED):
-            raise ValueError(
-                f"max_positions={max_positions}: "
-                + (
-                    f"positions={positions} has none that are learned; choose 0"
-                    if positions is not Positions.LEARNED
-                    else f"{tokens.name!r} has up to {tokens.max_length}"
-                )
-            )
+        check_positions(tokens, positions, max_positions)
+        check_windows(window, global_every, local_period, positions)
         if extra_rows < 0:
             raise ValueError(f"extra_rows={extra_rows} is negative; choose 0 or more")
+        if embedding_norm is EmbeddingNorm.AUTO:
+            embedding_norm = EmbeddingNorm.AFTER if placement is NormPlacement.POST else EmbeddingNorm.NONE
+        if embedding_norm is EmbeddingNorm.FIRST and placement is NormPlacement.POST:
+            raise ValueError("embedding_norm=first stands for the norm before the first block's attention, which placement=post has not; choose after or none")
         self.embedding = embedding(tokens, dim, extra_rows)
+        self.scale = dim**0.5 if embedding_scale is EmbeddingScale.SQRT else 1.0
         self.segments = Segments(count=segments, dim=dim) if segments else nn.Identity()
         self.positions = build_positions(positions, max_positions or tokens.max_length, dim)
-        self.rotary = Rotary(dim=dim // heads) if positions is Positions.ROTARY else None
-        self.embedding_norm = nn.LayerNorm(dim, eps=norm_eps) if placement is NormPlacement.POST else nn.Identity()
+        width = head_dim or width_of_heads(dim, heads)
+        self.rotary = Rotary(dim=width, period=rotary_period) if positions is Positions.ROTARY else None
+        self.local_rotary = Rotary(dim=width, period=local_period) if local_period else self.rotary
+        self.relative = (
+            RelativeBias(heads=heads, buckets=relative_buckets, distance=relative_distance, causal=causal) if positions is Positions.RELATIVE else None
+        )
+        biased = biases is Biases.ALL
+        self.embedding_norm = nn.Identity() if embedding_norm is EmbeddingNorm.NONE else token_norm(norm, dim, eps=norm_eps, bias=biased)
         self.dropout = Dropout(dropout)
+        self.windows = tuple(0 if global_every and number % global_every == 0 else window for number in range(depth))
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 dim=dim,
@@ -112,10 +162,18 @@ class TransformerEncoder(nn.Module):
                 attention_dropout=attention_dropout,
                 drop_path=drop_path * (number + 1) / depth,
                 norm_eps=norm_eps,
+                norm=norm,
+                biases=biases,
+                kv_heads=kv_heads,
+                head_dim=head_dim,
+                window=self.windows[number],
+                scores=scores,
+                hidden=hidden,
+                first_norm=FirstNorm.EMBEDDED if number == 0 and embedding_norm is EmbeddingNorm.FIRST else FirstNorm.OWN,
             )
             for number in range(depth)
         )
-        self.norm = nn.LayerNorm(dim, eps=norm_eps) if placement is NormPlacement.PRE else nn.Identity()
+        self.norm = token_norm(norm, dim, eps=norm_eps, bias=biased) if placement is NormPlacement.PRE else nn.Identity()
         init_transformer(self.blocks)
         self.pooler = nn.Linear(dim, dim) if pooler is Pooler.FIRST else None
         if self.pooler is not None:
@@ -123,15 +181,45 @@ class TransformerEncoder(nn.Module):
         self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=causal, pooled=self.pooler is not None)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Features:
-        x = self.positions(self.segments(self.embedding(tokens)), packing)  # B N D, packed 1 T D
+        x = self.embedding(tokens)
+        x = self.positions(self.segments(x * self.scale if self.scale != 1 else x), packing)  # B N D, packed 1 T D
         x = self.dropout(self.embedding_norm(x), packing)
-        rotation = None if self.rotary is None else self.rotary(tokens.shape[1] if packing is None else packing.longest, tokens.device)
-        for block in self.blocks:
-            x = block(x, mask, rotation, packing)
+        length = tokens.shape[1] if packing is None else packing.longest
+        far = None if self.rotary is None else self.rotary(length, tokens.device)
+        near = far if self.local_rotary is self.rotary or self.local_rotary is None else self.local_rotary(length, tokens.device)
+        relative = None if self.relative is None else self.relative(length, length, tokens.device)  # H N N
+        for block, window in zip(self.blocks, self.windows, strict=True):
+            x = block(x, mask, near if window else far, packing, relative)
         x = self.norm(x)
         if packing is not None:
             x, mask = packing.unpack(x), packing.mask
         return Features(tokens=x, mask=mask, pooled=None if self.pooler is None else self.pooler(x[:, 0]).tanh())
+
+
+def check_positions(tokens: TokenInput, positions: Positions, max_positions: int) -> None:
+    """Raises:
+    ValueError: for ``max_positions`` that the data or the kind of positions has no use for.
+    """
+    if not max_positions or (max_positions >= tokens.max_length and positions is Positions.LEARNED):
+        return
+    problem = (
+        f"positions={positions} has none that are learned; choose 0" if positions is not Positions.LEARNED else f"{tokens.name!r} has up to {tokens.max_length}"
+    )
+    raise ValueError(f"max_positions={max_positions}: {problem}")
+
+
+def check_windows(window: int, global_every: int, local_period: float, positions: Positions) -> None:
+    """Raises:
+    ValueError: for options of local attention that nothing would read.
+    """
+    if window < 0 or global_every < 0:
+        raise ValueError(f"window={window}, global_every={global_every}: choose 0 or more")
+    if not window and global_every:
+        raise ValueError(f"global_every={global_every} without a window, where every block sees all positions; choose window=64, or global_every=0")
+    if local_period and (not window or positions is not Positions.ROTARY):
+        raise ValueError(
+            f"local_period={local_period} is of rotary positions in blocks with a window; choose positions=rotary and window=64, or local_period=0"
+        )
 
 
 class Segments(nn.Module):

@@ -14,6 +14,7 @@ from zoo.heads.causal import check_causal
 from zoo.heads.token_metrics import TokenMetrics
 from zoo.layers.dropout import Dropout
 from zoo.layers.fits import Fit
+from zoo.layers.output import Output, OutputBias, OutputScale, VocabularyScores
 from zoo.layers.pooling import last_place
 from zoo.layers.precision import widen
 from zoo.registry import HEADS
@@ -29,19 +30,34 @@ class NextTokenHead(nn.Module):
         features: filled from what comes before the head; a causal sequence.
         target: filled from the data's spec.
         dropout: probability of leaving out an element before the scores.
+        output: own, a matrix that is trained, or tied, the table of embeddings (Press and Wolf, 2017, https://arxiv.org/abs/1608.05859).
+        output_scale: of what is scored: none, or the inverse square root of the width (T5, where tied).
+        output_bias: none, or with one for each token (BART).
+        label_smoothing: share of the target that all tokens have alike (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567); in training alone.
     """
 
     repeats = ()
     fits: ClassVar = {"output.weight": Fit.VOCABULARY}
     monitor: ClassVar[tuple[str, str]] = ("bits_per_byte", "min")
 
-    def __init__(self, *, features: FeatureSpec, target: TokenTarget, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        features: FeatureSpec,
+        target: TokenTarget,
+        dropout: float = 0.0,
+        output: Output = Output.OWN,
+        output_scale: OutputScale = OutputScale.NONE,
+        output_bias: OutputBias = OutputBias.NONE,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
         check_causal(features)
-        self.target = target
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} is no share of the target below 1; choose e.g. 0.1, or 0.0 for none")
+        self.target, self.label_smoothing = target, label_smoothing
         self.dropout = Dropout(dropout)
-        self.output = nn.Linear(features.dim, target.vocab_size, bias=False)
-        nn.init.trunc_normal_(self.output.weight, std=0.02)
+        self.output = VocabularyScores(dim=features.dim, vocab_size=target.vocab_size, kind=output, scale=output_scale, bias=output_bias)
         self.protocol = (
             "each token from those before it in its text, the one that closes the text included; perplexity a token; bits per byte of UTF-8 of the text"
         )
@@ -66,11 +82,21 @@ class NextTokenHead(nn.Module):
         # How many positions are asked is data, which meta tensors do not have.
         rows, told = (found.flatten(0, 1), wanted.flatten()) if found.device.type == "meta" else (found[asked], wanted[asked])
         logits = widen(self.output(rows)) if self.training else rows  # P V
-        return {"next_token": LossTerm(F.cross_entropy(logits, told, reduction="sum"), asked.sum().float())}
+        smoothing = self.label_smoothing if self.training else 0.0
+        ignored = self.target.ignore_index  # of meta tensors, where all positions are there
+        return {"next_token": LossTerm(F.cross_entropy(logits, told, reduction="sum", label_smoothing=smoothing, ignore_index=ignored), asked.sum().float())}
 
     def asked(self, targets: Targets, valid: Tensor) -> Tensor:
         """B N bool."""
         return valid[:, None] & (targets[self.target.name] != self.target.ignore_index)
+
+    @property
+    def tied(self) -> bool:
+        return self.output.tied
+
+    def tie(self, table: nn.Module) -> None:
+        """Score by a table of embeddings (``zoo.model.tie_parts``)."""
+        self.output.tie(table)
 
     def metrics(self) -> TokenMetrics:
         return TokenMetrics(self.target)

@@ -11,6 +11,30 @@ from torch import Tensor, nn
 from zoo.layers.precision import widen
 
 
+class NormKind(StrEnum):
+    """Of the norms of a Transformer."""
+
+    LAYER = "layer"
+    RMS = "rms"
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + eps) times a trained factor (Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467), in fp32 whatever the type of x.
+
+    Args:
+        dim: width D.
+        eps: added to the mean square.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(widen(x)).to(x.dtype)
+
+
+def token_norm(kind: NormKind, dim: int, *, eps: float = 1e-6, bias: bool = True) -> nn.Module:
+    """The norm over the last axis; ``bias`` of a layer norm."""
+    return RMSNorm(dim, eps=eps) if kind is NormKind.RMS else nn.LayerNorm(dim, eps=eps, bias=bias)
+
+
 class MapNorm(StrEnum):
     GROUP = "group"
     LAYER = "layer"

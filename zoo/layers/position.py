@@ -16,6 +16,7 @@ class Positions(StrEnum):
     LEARNED = "learned"
     SINUSOIDAL = "sinusoidal"
     ROTARY = "rotary"
+    RELATIVE = "relative"
     NONE = "none"
 
 

@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.attention import MultiHeadAttention
+from zoo.layers.attention import MultiHeadAttention, Scores
 from zoo.layers.cuts import Along, Cut
 from zoo.layers.dropout import Dropout, DropPath
 from zoo.layers.feedforward import Activation, FeedForward
+from zoo.layers.norm import NormKind, token_norm
 from zoo.structs import Packing
 
 
@@ -24,6 +25,21 @@ class NormPlacement(StrEnum):
 class Pooler(StrEnum):
     NONE = "none"
     FIRST = "first"
+
+
+class Biases(StrEnum):
+    """Which layers of a block have a bias."""
+
+    ALL = "all"
+    QKV = "qkv"  # the projections to queries, keys and values alone
+    NONE = "none"
+
+
+class FirstNorm(StrEnum):
+    """Of the first block, with the norm before each branch."""
+
+    OWN = "own"
+    EMBEDDED = "embedded"  # the norm after the embedding stands for it
 
 
 class TransformerBlock(nn.Module):
@@ -42,6 +58,14 @@ class TransformerBlock(nn.Module):
         qkv_bias: bias of the projections to queries, keys and values.
         norm_eps: added to the variance in the norms.
         layer_scale: what a trained factor for each of D, on the output of both branches, begins with; 0 for none.
+        norm: layer or rms.
+        biases: of all linear layers and layer norms, of queries, keys and values alone, or none.
+        kv_heads: heads of keys and values; 0 for as many as heads.
+        head_dim: width of a head; 0 for D / heads.
+        window: positions seen on each side of a position's own; 0 for all.
+        scores: scaled by the square root of a head's width, or plain.
+        hidden: width of the position-wise network; 0 for mlp_ratio times D.
+        first_norm: own, or embedded, where what comes in is normed already.
     """
 
     tensor_cuts: ClassVar = {
@@ -71,30 +95,57 @@ class TransformerBlock(nn.Module):
         qkv_bias: bool = True,
         norm_eps: float = 1e-6,
         layer_scale: float = 0.0,
+        norm: NormKind = NormKind.LAYER,
+        biases: Biases = Biases.ALL,
+        kv_heads: int = 0,
+        head_dim: int = 0,
+        window: int = 0,
+        scores: Scores = Scores.SCALED,
+        hidden: int = 0,
+        first_norm: FirstNorm = FirstNorm.OWN,
     ) -> None:
         super().__init__()
-        self.placement, self.heads, self.hidden = placement, heads, round(mlp_ratio * dim)
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attention = MultiHeadAttention(dim=dim, heads=heads, causal=causal, bias=qkv_bias, dropout=attention_dropout)
+        biased = biases is Biases.ALL
+        self.placement, self.heads, self.hidden = placement, heads, hidden or round(mlp_ratio * dim)
+        self.norm1 = token_norm(norm, dim, eps=norm_eps, bias=biased) if first_norm is FirstNorm.OWN else nn.Identity()
+        self.attention = MultiHeadAttention(
+            dim=dim,
+            heads=heads,
+            causal=causal,
+            bias=qkv_bias and biases is not Biases.NONE,
+            dropout=attention_dropout,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            out_bias=biased,
+            window=window,
+            scores=scores,
+        )
         self.scale1 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.dropout1 = Dropout(dropout)
         self.drop_path1 = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = FeedForward(dim=dim, hidden=self.hidden, activation=activation, dropout=dropout)
+        self.norm2 = token_norm(norm, dim, eps=norm_eps, bias=biased)
+        self.mlp = FeedForward(dim=dim, hidden=self.hidden, activation=activation, dropout=dropout, bias=biased)
         self.scale2 = LayerScale(dim, layer_scale) if layer_scale else nn.Identity()
         self.dropout2 = Dropout(dropout)
         self.drop_path2 = DropPath(drop_path)
 
     def tensor_units(self) -> dict[str, int]:
         """What has to divide by the number of processes that share the block."""
-        return {"heads": self.heads, "hidden units": self.hidden}
+        return {"heads of keys and values" if self.attention.shared > 1 else "heads": self.attention.kv_heads, "hidden units": self.hidden}
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None, packing: Packing | None = None) -> Tensor:
-        """B N D -> B N D; packed 1 T D, where attention stays within an item."""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        rotation: tuple[Tensor, Tensor] | None = None,
+        packing: Packing | None = None,
+        relative: Tensor | None = None,
+    ) -> Tensor:
+        """B N D -> B N D; packed 1 T D, where attention stays within an item. The rest as ``MultiHeadAttention`` takes it."""
         if self.placement is NormPlacement.PRE:
-            x = x + self.drop_path1(self.scale1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing), packing)), packing)
+            x = x + self.drop_path1(self.scale1(self.dropout1(self.attention(self.norm1(x), mask, rotation, packing, relative), packing)), packing)
             return x + self.drop_path2(self.scale2(self.dropout2(self.mlp(self.norm2(x), packing), packing)), packing)  # type: ignore[no-any-return]
-        x = self.norm1(x + self.drop_path1(self.scale1(self.dropout1(self.attention(x, mask, rotation, packing), packing)), packing))
+        x = self.norm1(x + self.drop_path1(self.scale1(self.dropout1(self.attention(x, mask, rotation, packing, relative), packing)), packing))
         return self.norm2(x + self.drop_path2(self.scale2(self.dropout2(self.mlp(x, packing), packing)), packing))  # type: ignore[no-any-return]
 
 

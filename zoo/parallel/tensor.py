@@ -105,7 +105,7 @@ class Positions:
         return self.adapt(block, (_Split.apply(x, self.mesh), *rest))
 
     def adapt(self, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002 - torch's hook
-        """The filling is masked out, and has rotations."""
+        """The filling is masked out, and has rotations and a bias. Packed rows are not shared."""
         x, *rest = arguments
         if not self.filled:
             return arguments
@@ -115,7 +115,10 @@ class Positions:
         rotation = rest[1] if len(rest) > 1 else None
         if rotation is not None:
             rotation = tuple(torch.cat([table, table[-1:].expand(self.filled, -1)]) for table in rotation)
-        return x, F.pad(mask, (0, self.filled)), rotation
+        relative = rest[3] if len(rest) > 3 else None
+        if relative is not None:
+            relative = F.pad(relative, (0, self.filled, 0, self.filled))
+        return x, F.pad(mask, (0, self.filled)), rotation, None, relative
 
     def leave(self, block: nn.Module, arguments: tuple[Any, ...], x: Tensor) -> Tensor:  # noqa: ARG002 - torch's hook
         whole: Tensor = _Join.apply(x, self.mesh)

@@ -31,6 +31,8 @@ HEADS_LEFT_OUT = {
     "cls.": "the head of its pretraining",
     "embeddings.position_ids": "counts from 0 upwards",
 }
+PLAIN = {"norm": "layer", "biases": "all", "kv_heads": 0, "head_dim": 0, "scores": "scaled", "window": 0, "embedding_scale": "none"}
+"""Options of zoo's encoder that are the same in all layouts of BERT's time."""
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 CLASSIFIER = "BertForSequenceClassification"
 ARCHITECTURES = ("BertModel", "BertForPreTraining", "BertForMaskedLM", CLASSIFIER)
@@ -81,6 +83,8 @@ class BertConverter:
     def write(self, loaded: "LoadedBundle", folder: Path) -> None:
         model = loaded.bundle.config["model"]
         encoder, head = dict(model["encoder"]), model["head"]
+        if encoder["hidden"]:
+            encoder["mlp_ratio"] = encoder["hidden"] / encoder["dim"]
         classifies = head["name"] == "classification"
         refuse_other_architectures(encoder, head, model["decoder"])
         tokenizer, max_length = tokenizer_and_length(loaded)
@@ -255,7 +259,8 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
     if encoder["name"] != "transformer" or decoder["name"] != "none" or head["name"] not in ("classification", "embedding"):
         parts = f"{encoder['name']} -> {decoder['name']} -> {head['name']}"
         raise no_place("BERT", [f"it is {parts}, where transformer -> none -> classification or embedding is needed"])
-    wrong, overrides = other_options(encoder, {"placement": "post", "positions": "learned", "attention": "bidirectional"})
+    normed = {} if encoder["embedding_norm"] == "after" else {"embedding_norm": "auto"}
+    wrong, overrides = other_options(encoder, {"placement": "post", "positions": "learned", "attention": "bidirectional", **PLAIN, **normed})
     if encoder["activation"] not in ACTIVATIONS:
         wrong.append(f"model.encoder.activation is {encoder['activation']}, where one of {', '.join(ACTIVATIONS)} is needed")
         overrides.append("model.encoder.activation=gelu")

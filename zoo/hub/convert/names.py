@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
 from zoo.errors import CheckpointError, near
-from zoo.layers.attention import stack_heads
+from zoo.layers.attention import split_heads, stack_heads
 
 State = dict[str, Tensor]
 MAX_DEPTH = 1000
@@ -81,13 +82,15 @@ class Stacked:
 
     Args:
         our: name of the one.
-        parts: foreign names of the three, or of one matrix of queries, then keys, then values.
-        heads: H.
+        parts: foreign names of the three, or of one matrix of queries, then keys, then values (where each key has one query).
+        heads: H, of keys and values.
+        shared: queries for each key.
     """
 
     our: str
     parts: tuple[str, ...]
     heads: int
+    shared: int = 1
 
     @property
     def ours(self) -> tuple[str, ...]:
@@ -103,8 +106,8 @@ class Stacked:
         return {self.our: stack_heads(query, key, value, self.heads)}
 
     def write(self, ours: Mapping[str, Tensor]) -> State:
-        parts = rearrange(ours[self.our], "(h three e) ... -> three (h e) ...", h=self.heads, three=3)
-        return dict(zip(self.parts, parts.contiguous(), strict=True)) if len(self.parts) == 3 else {self.parts[0]: parts.flatten(0, 1).contiguous()}
+        parts = split_heads(ours[self.our], self.heads, self.shared)
+        return {name: part.contiguous() for name, part in zip(self.parts, parts, strict=True)} if len(self.parts) == 3 else {self.parts[0]: torch.cat(parts)}
 
     def at(self, place: int) -> "Stacked":
         return replace(self, our=self.our.format(n=place), parts=tuple(name.format(n=place) for name in self.parts))
@@ -115,9 +118,17 @@ def layer(our: str, their: str, *kinds: str) -> list[One]:
     return [One(f"{our}.{kind}", f"{their}.{kind}") for kind in kinds or ("weight", "bias")]
 
 
-def stacked(our: str, parts: Sequence[str], heads: int, *kinds: str) -> list[Stacked]:
-    """Weight and bias of the projections to queries, keys and values."""
-    return [Stacked(f"{our}.{kind}", tuple(f"{part}.{kind}" for part in parts), heads) for kind in kinds or ("weight", "bias")]
+def stacked(our: str, parts: Sequence[str], heads: int, *kinds: str, shared: int = 1) -> list[Stacked]:
+    """Weight and bias of the projections to queries, keys and values.
+
+    Args:
+        our: zoo's layer.
+        parts: their layers, one or three.
+        heads: of keys and values.
+        kinds: of tensors; weight and bias.
+        shared: queries for each key.
+    """
+    return [Stacked(f"{our}.{kind}", tuple(f"{part}.{kind}" for part in parts), heads, shared) for kind in kinds or ("weight", "bias")]
 
 
 def blocks(depth: int, rules: Iterable[Rule]) -> list[Rule]:
