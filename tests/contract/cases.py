@@ -67,6 +67,8 @@ FOREIGN = {"timm", "torchvision"}
 """Encoders whose layers are another library's: their dropout is drawn from torch's generator, not by sample."""
 
 LENGTHS = [5, 17, 1, 8]
+TABLE_ROWS = 43
+"""Of a table that outputs are tied to: more than there are entries."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,10 @@ class HeadCase:
         torch.manual_seed(seed)
         node = HEADS.check_node({"name": self.name} | self.options | options, "model.head")
         wired = {parameter.name: FEATURES[self.features] if "FeatureSpec" in parameter.specs else self.spec for parameter in HEADS.schema(self.name).wired}
-        head = HEADS.build(node, "model.head", **wired)
+        head: Any = HEADS.build(node, "model.head", **wired)
+        if getattr(head, "tied", False):  # the table of a part before it, here a part of the head, so that it is moved and trained with it
+            head.table_before = nn.Embedding(TABLE_ROWS, FEATURES[self.features].dim)
+            head.tie(head.table_before)
         name_randomness(head)
         return head
 
