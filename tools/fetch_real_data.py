@@ -204,16 +204,19 @@ def after_stamps(data: Path) -> str:
 
 
 def after_bible(data: Path) -> str:
-    """Passages as a table; where there are some already they stay."""
-    from prepare_bible import TARGET, prepare
+    """Passages and pairs as tables; where there are some already they stay."""
+    import prepare_bible
+    import prepare_bible_pairs
 
-    if (data / TARGET).is_file():
-        return f"passages in {data / TARGET}"
+    if (data / prepare_bible.TARGET).is_file() and (data / prepare_bible_pairs.TARGET).is_file():
+        return f"passages in {data / prepare_bible.TARGET}, pairs in {data / prepare_bible_pairs.TARGET}"
     try:
-        count, size = prepare(data, 600)
+        count, size = prepare_bible.prepare(data, 600)
+        pairs = prepare_bible_pairs.prepare(data)
     except ModuleNotFoundError:
-        return "no passages, which bible_lm is trained on: `pip install pysword`, then the same command again"
-    return f"passages in {data / TARGET}: {count:,}, {size:,} bytes"
+        return "no passages and no pairs, which bible_lm and english_spanish are trained on: `pip install pysword`, then the same command again"
+    told = ", ".join(f"{name} {number:,}" for name, number in pairs.items())
+    return f"passages in {data / prepare_bible.TARGET}: {count:,}, {size:,} bytes; pairs in {data / prepare_bible_pairs.TARGET}: {told}"
 
 
 AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "bible": after_bible, "breast_cancer": after_breast_cancer, "stamps": after_stamps}

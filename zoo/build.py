@@ -15,7 +15,21 @@ from zoo.model import Model
 from zoo.registry import CALLBACKS, DATASETS, DECODERS, ENCODERS, HEADS, LOGGERS, OPTIMIZERS, SCHEDULES, TRANSFORMS, Registry, Wire
 from zoo.schema import Wired
 from zoo.settings import ModelSettings
-from zoo.specs import INPUT_KINDS, TARGET_KINDS, ClassTarget, DataSpec, FeatureSpec, Horizon, ImageInput, InputSpec, Spec, TargetSpec, TokenInput
+from zoo.specs import (
+    INPUT_KINDS,
+    TARGET_KINDS,
+    ClassTarget,
+    DataSpec,
+    FeatureSpec,
+    Horizon,
+    ImageInput,
+    InputSpec,
+    Spec,
+    TargetSpec,
+    TokenInput,
+    TokenTarget,
+    WrittenInput,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -66,10 +80,42 @@ def build_model(config: ModelNodes, spec: DataSpec, *, fetch: bool = True) -> Mo
     """
     with fetching(fetch):
         encoder, inputs = build_encoder(config.encoder, spec, config.model.input)
-        decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec)
-        target = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
+        written = choose_written(config.decoder["name"], spec)
+        decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec, *([] if written is None else [written]))
+        target: Any = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
         head: Any = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
-    return Model(encoder=encoder, decoder=decoder, head=head, input=inputs)
+    if isinstance(target, TokenTarget) and target.of not in (*inputs, None if written is None else written.name):
+        raise ConfigError(
+            "model.decoder",
+            f"the target is the text {target.of!r}, which the model does not take: it reads {', '.join(inputs)}",
+            f"a decoder that writes it: model/decoder={'|'.join(name for name in DECODERS.names() if writes(name))}",
+        )
+    return Model(encoder=encoder, decoder=decoder, head=head, input=inputs, written=None if written is None else written.name)
+
+
+def writes(decoder: str) -> bool:
+    """Whether a decoder takes what was written so far."""
+    return any("WrittenInput" in parameter.specs for parameter in DECODERS.schema(decoder).wired)
+
+
+def choose_written(decoder: str, spec: DataSpec) -> WrittenInput | None:
+    """The input of a decoder that writes; None for others.
+
+    Raises:
+        ConfigError: where the data has none.
+    """
+    if not writes(decoder):
+        return None
+    found = [entry for entry in spec.inputs if isinstance(entry, WrittenInput)]
+    if not found:
+        known = ", ".join([*(entry.name for entry in spec.inputs), *(entry.name for entry in spec.targets)])
+        raise ConfigError(
+            "model.decoder",
+            f"decoder {decoder!r} writes a text, and the data tells none to write: it gives {known}",
+            "data with a text to write: data.target_kind=text data.target=COLUMN",
+            "model/decoder=none",
+        )
+    return found[0]
 
 
 def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = None) -> tuple[Any, tuple[str, ...]]:
@@ -78,6 +124,7 @@ def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = Non
     A nested encoder takes the input that its label names, or else the only one that fits it; inside an encoder that is given its inputs by
     name, the label has to be one.
     """
+    readable = tuple(entry for entry in spec.inputs if not entry.for_decoder)
     inputs: list[str] = []
     labels: list[tuple[str, InputSpec]] = []
 
@@ -86,7 +133,7 @@ def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = Non
         if components is not ENCODERS or not accepted(ENCODERS, nested["name"]):
             return {parameter.name: _spec_for(parameter, (), path) for parameter in wired}
         label = path.rpartition(".")[2]
-        chosen = choose(ENCODERS, nested["name"], spec.inputs, label if label in {entry.name for entry in spec.inputs} else None, path, nested=True)
+        chosen = choose(ENCODERS, nested["name"], readable, label if label in {entry.name for entry in readable} else None, path, nested=True)
         inputs.append(chosen.name)
         labels.append((path, chosen))
         return {parameter.name: _spec_for(parameter, (chosen,), path) for parameter in wired}
@@ -96,7 +143,7 @@ def build_encoder(node: dict[str, Any], spec: DataSpec, wanted: str | None = Non
             raise ConfigError("model.input", f"encoder {node['name']!r} is made of encoders with inputs of their own, so that {wanted!r} chooses none")
         built = _build(ENCODERS, node, "model.encoder", wire=wire)
     else:
-        chosen = choose(ENCODERS, node["name"], spec.inputs, wanted, "model.input")
+        chosen = choose(ENCODERS, node["name"], readable, wanted, "model.input")
         built = _build(ENCODERS, node, "model.encoder", chosen, wire=wire)
         labels.insert(0, ("model.encoder", chosen))
         inputs.insert(0, chosen.name)

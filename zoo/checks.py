@@ -295,7 +295,7 @@ def run_forward(config: RunConfig, model: "Model", batch: "Batch") -> "Predictio
     head: Any = model.head
     features: Features = _stage("model.encoder", config.encoder, lambda: model.encode(batch.inputs))
     check_features("model.encoder", config.encoder, encoder.output_spec, features)
-    features = _stage("model.decoder", config.decoder, lambda: decoder(features))
+    features = _stage("model.decoder", config.decoder, lambda: model.decode(features, batch.inputs))
     check_features("model.decoder", config.decoder, decoder.output_spec, features)
     prediction: Prediction = _stage("model.head", config.head, lambda: head(features))
     for name, value in prediction.items():

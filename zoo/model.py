@@ -34,7 +34,10 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """An ``nn.Module`` from features to features. Its constructor takes ``features: FeatureSpec``."""
+    """An ``nn.Module`` from features to features. Its constructor takes ``features: FeatureSpec``.
+
+    One that writes a text takes the spec of what was written so far as well (``written: WrittenInput``), and is called with its values.
+    """
 
     output_spec: FeatureSpec
 
@@ -94,24 +97,25 @@ class Model(nn.Module):
         decoder: from features to features.
         head: of the task.
         input: the name of the encoder's input, or of all of them.
+        written: the name of the input that the decoder takes; None for decoders of features alone.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     head: nn.Module
 
-    def __init__(self, *, encoder: nn.Module, decoder: nn.Module, head: nn.Module, input: str | tuple[str, ...]) -> None:
+    def __init__(self, *, encoder: nn.Module, decoder: nn.Module, head: nn.Module, input: str | tuple[str, ...], written: str | None = None) -> None:
         super().__init__()
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.inputs = (input,) if isinstance(input, str) else input
+        self.written = written
         tie_parts(encoder, decoder, head)
         self.by_name = len(self.inputs) > 1 or bool(getattr(encoder, "by_name", False))
         key_foreign(self)
         name_randomness(self)
 
     def forward(self, inputs: Mapping[str, Values]) -> Prediction:
-        features: Features = self.decoder(self.encode(inputs))
-        prediction: Prediction = self.head(features)
+        prediction: Prediction = self.head(self.decode(self.encode(inputs), inputs))
         return prediction
 
     def encode(self, inputs: Mapping[str, Values]) -> Features:
@@ -119,6 +123,17 @@ class Model(nn.Module):
         if self.by_name:
             return self.encoder({name: inputs[name] for name in self.inputs})  # type: ignore[no-any-return]
         return encode_input(self.encoder, inputs[self.inputs[0]])
+
+    def decode(self, features: Features, inputs: Mapping[str, Values]) -> Features:
+        """What the decoder makes of the encoder's features, and of what was written."""
+        if self.written is None:
+            return self.decoder(features)  # type: ignore[no-any-return]
+        return self.decoder(features, inputs[self.written].unpacked())  # type: ignore[no-any-return]
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Names of all inputs that it is trained with: the encoder's and the decoder's."""
+        return self.inputs if self.written is None else (*self.inputs, self.written)
 
     @property
     def input(self) -> str:

@@ -30,6 +30,7 @@ class InputSpec(Spec):
     """
 
     kind: ClassVar[str]
+    for_decoder: ClassVar[bool] = False
     name: str
     optional: bool = False
 
@@ -59,6 +60,14 @@ class TextInput(TokenInput):
     """Tokens of a text; special tokens are in the vocabulary."""
 
     kind = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenInput(TokenInput):
+    """What was written before each place of a text that a decoder writes. No encoder takes it."""
+
+    kind = "written"
+    for_decoder = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +170,14 @@ class PairTarget(TargetSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenTarget(TargetSpec):
-    """The token that follows each position of a text: B N int64, ``ignore_index`` where there is none to predict.
+    """The token that follows each position of the text ``of``: B N int64, ``ignore_index`` where there is none to predict.
 
     ``Batch.targets[bytes]`` is B 1 int64: bytes of UTF-8 that these tokens stand for, for figures that do not depend on the vocabulary.
     """
 
     kind = "token"
     vocab_size: int
+    of: str = "text"
     bytes: str = "bytes"
     ignore_index: int = -1
 
@@ -245,7 +255,7 @@ class DataSpec(Spec):
         )
 
 
-INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, HistoryInput, SpectrogramInput, TableInput)}
+INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)}
 TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget)}
 
 

@@ -28,7 +28,9 @@ DATA_OF = {
 RANKING = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_item"]
 PAIRS = ["model/encoder=dual_tiny", "model/head=contrastive"]
 LANGUAGE = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", "model/head=next_token"]
+TRANSLATION = ["data=english_spanish", "model/encoder=transformer_tiny", "model/decoder=transformer_tiny", "model/head=next_token"]
 ENCODER_OF = {
+    "english_spanish": TRANSLATION[1:],
     "bible": LANGUAGE,
     "movies": ["model/encoder=transformer_tiny"],
     "breast_cancer": ["model/encoder=table_tiny"],
@@ -63,6 +65,11 @@ def overrides_of(name: str) -> list[str]:
         overrides += ["model/encoder=vit_tiny", "model.encoder.patch_size=2"]
     elif group == "model/head" and option.startswith("next_item"):
         overrides = ["data=ml100k", *RANKING[:-1], *overrides]
+    elif group == "model/decoder":
+        twin = [f"model/encoder={option}"] if (conf_dir() / f"model/encoder/{option}.yaml").is_file() else []
+        overrides = [*TRANSLATION[:-2], *twin, *overrides, TRANSLATION[-1]]
+    elif group == "model/head" and option.startswith("next_token"):
+        overrides = ["data=bible", *LANGUAGE[:-1], *overrides]
     elif group == "model/head" and option.startswith("contrastive"):
         overrides = ["data=stamps_pairs", *PAIRS[:-1], *overrides]
     return overrides

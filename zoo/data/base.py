@@ -106,6 +106,10 @@ class Tokenizer(Protocol):
         """As ``encode``, without what closes a text: what a continuation goes on from."""
 
     @property
+    def begin_id(self) -> int | None:
+        """The token that opens a text; None where none does."""
+
+    @property
     def end_id(self) -> int | None:
         """The token that closes a text; None where none does."""
 

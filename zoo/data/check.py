@@ -17,7 +17,7 @@ def check_batches(config: RunConfig, model: "Model", spec: DataSpec) -> None:
     Raises:
         ConfigError: by the option.
     """
-    inputs = [entry for entry in spec.inputs if entry.name in model.inputs]
+    inputs = [entry for entry in spec.inputs if entry.name in model.takes]
     check_budgets(config.loader, inputs)
     if not config.loader.packs:
         return

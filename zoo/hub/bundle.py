@@ -94,7 +94,9 @@ def inputs_of(model: Mapping[str, Any], inputs: tuple[InputSpec, ...]) -> tuple[
         schema = ENCODERS.schema(node["name"])
         takes = {name for wired in schema.wired for name in wired.specs}
         if takes:
-            fitting = [spec for spec in inputs if wanted in (None, spec.name) and any(base.__name__ in takes for base in type(spec).__mro__)]
+            fitting = [
+                spec for spec in inputs if not spec.for_decoder and wanted in (None, spec.name) and any(base.__name__ in takes for base in type(spec).__mro__)
+            ]
             if len(fitting) != 1:
                 raise ZooError(f"encoder {schema.name!r} takes {' or '.join(sorted(takes))}, of which the data has {len(fitting)}")
             found[fitting[0].name] = fitting[0]

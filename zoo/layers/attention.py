@@ -207,10 +207,7 @@ class MultiHeadAttention(Keyed):
         scores: Scores = Scores.SCALED,
     ) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads or heads, head_dim or width_of_heads(dim, heads)
-        if self.kv_heads < 1 or heads % self.kv_heads:
-            legal = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
-            raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; choose one of {legal}, or 0 for as many as heads")
+        self.heads, self.kv_heads, self.head_dim = heads, check_kv_heads(heads, kv_heads), head_dim or width_of_heads(dim, heads)
         if window < 0:
             raise ValueError(f"window={window} is negative; choose how many positions are seen on each side, or 0 for all")
         self.causal, self.window, self.dropout = causal, window, check_probability("attention_dropout", dropout)
@@ -292,22 +289,28 @@ class MultiHeadAttention(Keyed):
             return None
         return self.keys(random, items)
 
-    def keep_weights(self, query: Tensor, keys: Tensor | None, length: int | None = None) -> Tensor | None:
-        """Dropout factors for the heads that there are here: all of them, or this process's part.
-
-        Args:
-            query: B H N E.
-            keys: of ``dropout_keys``.
-            length: M, keys that are attended to; None for N.
-        """
+    def keep_weights(self, query: Tensor, keys: Tensor | None) -> Tensor | None:
+        """Dropout factors for the heads that there are here: all of them, or this process's part."""
         if not self.training or self.dropout == 0:
             return None
-        batch, heads, queries, _ = query.shape
-        length = queries if length is None else length
-        if keys is None:
-            return F.dropout(torch.ones(batch, heads, queries, length, dtype=query.dtype, device=query.device), self.dropout)
-        first = 0 if self.part is None else self.part.index * heads
-        return attention_keep_mask(keys, heads, queries, length, self.dropout, query.dtype, first)
+        first = 0 if self.part is None else self.part.index * query.shape[1]
+        return attention_factors(keys, query, query.shape[2], self.dropout, first)
+
+
+def attention_factors(keys: Tensor | None, query: Tensor, length: int, p: float, first_head: int = 0) -> Tensor:
+    """B H N M: dropout factors on attention weights.
+
+    Args:
+        keys: B, of the layer for these samples; None for torch's generator.
+        query: B H N E.
+        length: M.
+        p: probability.
+        first_head: of those that there are here.
+    """
+    batch, heads, queries, _ = query.shape
+    if keys is None:
+        return F.dropout(torch.ones(batch, heads, queries, length, dtype=query.dtype, device=query.device), p)
+    return attention_keep_mask(keys, heads, queries, length, p, query.dtype, first_head)
 
 
 def width_of_heads(dim: int, heads: int) -> int:
@@ -320,3 +323,16 @@ def width_of_heads(dim: int, heads: int) -> int:
         legal = ", ".join(str(count) for count in range(1, dim + 1) if dim % count == 0)
         raise ValueError(f"dim={dim} is no multiple of heads={heads}; heads that divide it: {legal}")
     return dim // heads
+
+
+def check_kv_heads(heads: int, kv_heads: int) -> int:
+    """G, where 0 stands for H.
+
+    Raises:
+        ValueError: where it does not divide H.
+    """
+    found = kv_heads or heads
+    if found < 1 or heads % found:
+        legal = ", ".join(str(count) for count in range(1, heads + 1) if heads % count == 0)
+        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; choose one of {legal}, or 0 for as many as heads")
+    return found

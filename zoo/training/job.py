@@ -70,7 +70,7 @@ def run_job(config: RunConfig, run_dir: Path) -> dict[str, Any]:
 def taken(data: OpenData, model: Model) -> OpenData:
     """The data without what the model does not take, which so decides no row."""
     head: Any = model.head
-    return data.only(model.inputs, {head.target.name})
+    return data.only(model.takes, {head.target.name})
 
 
 class Job:

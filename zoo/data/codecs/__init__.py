@@ -10,6 +10,7 @@ from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
+from zoo.data.codecs.written import WrittenCodec, WrittenTokenCodec
 
-INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec)}
-TARGET_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec)}
+INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec)}
+TARGET_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec)}

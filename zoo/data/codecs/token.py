@@ -35,7 +35,7 @@ class NextTokenCodec:
 
     @property
     def spec(self) -> TokenTarget:
-        return TokenTarget(name=self.name, vocab_size=self._text.tokenizer.vocab_size)
+        return TokenTarget(name=self.name, vocab_size=self._text.tokenizer.vocab_size, of=self.source)
 
     @property
     def _text(self) -> TextCodec:

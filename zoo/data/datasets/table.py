@@ -18,6 +18,7 @@ from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
+from zoo.data.codecs.written import Start, WrittenCodec, WrittenTokenCodec
 from zoo.data.files import SPLIT_FOLDERS
 from zoo.data.splits import check_fractions, hash_split
 from zoo.data.tabular import Format, Header, Quoting, Rows, read_rows
@@ -27,7 +28,7 @@ from zoo.files import home
 from zoo.registry import DATASETS
 from zoo.specs import DataSpec, InputSpec, Labelling, TableInput, TargetSpec
 
-TEXT, IMAGE, AUDIO, TABLE = "text", "image", "audio", "table"
+TEXT, IMAGE, AUDIO, TABLE, WRITTEN = "text", "image", "audio", "table", "written"
 FIT_CLIPS = 500
 
 
@@ -37,6 +38,7 @@ class TargetKind(StrEnum):
     NUMBER = "number"
     PAIR = "pair"
     NEXT_TOKEN = "next_token"
+    TEXT = "text"
 
 
 TARGET_NAMES = {
@@ -45,6 +47,7 @@ TARGET_NAMES = {
     TargetKind.NUMBER: "value",
     TargetKind.PAIR: "pair",
     TargetKind.NEXT_TOKEN: "next",
+    TargetKind.TEXT: "next",
 }
 
 
@@ -82,7 +85,11 @@ class Table:
         target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input;
             with target_kind=next_token that of `text` itself.
         target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; pair, where a row's inputs belong together
-            and nothing else is told (model/head=contrastive); or next_token, a language model of the texts (model/head=next_token).
+            and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); or text, which a
+            decoder writes from what the row gives (model/decoder=transformer).
+        target_tokenizer: for target_kind=text; null takes the inputs' tokenizer, trained on both, where there is a text, else byte-level BPE.
+        target_max_length: tokens of a text that is written; null takes max_length.
+        target_start: what a decoder begins with: auto (the tokenizer's own opening, or padding where it has none), pad (T5) or end (BART).
         separator: between the classes of one row, for multi.
         split_column: column that says train, validation or test.
         split_by: column whose hash decides the split; null takes text, image or audio, the first that is not optional, else all inputs together.
@@ -116,6 +123,9 @@ class Table:
         missing: Missing = Missing.REFUSE,
         optional: tuple[str, ...] = (),
         target_kind: TargetKind = TargetKind.CLASS,
+        target_tokenizer: Tokenizer | None = None,
+        target_max_length: int | None = None,
+        target_start: Start = Start.AUTO,
         separator: str = "|",
         split_column: str | None = None,
         split_by: str | None = None,
@@ -135,6 +145,7 @@ class Table:
         self.files, self.target_kind, self.separator = files, target_kind, separator
         self.split_column, self.split_by, self.validation, self.test = split_column, split_by, validation, test
         self.codecs: dict[str, InputCodec] = {}
+        self.written: str | None = None
         if text is not None:
             self.codecs[TEXT] = TextCodec(name=TEXT, tokenizer=tokenizer if tokenizer is not None else BpeTokenizer(), max_length=max_length)
         if image is not None:
@@ -148,11 +159,26 @@ class Table:
         if unknown := [name for name in optional if name not in self.codecs]:
             raise ValueError(f"optional={list(optional)}: there is no input {unknown[0]!r}; this data gives {', '.join(self.codecs)}")
         self.optional = tuple(dict.fromkeys(optional))
+        self._write(target_tokenizer, target_max_length, target_start, max_length)
         inputs = {*self.sources.values(), *numbers, *categories}
         if target_kind is TargetKind.NEXT_TOKEN and self.targets != [text]:
             raise ValueError(f"target_kind=next_token tells the tokens of the text itself: text={text}, target={target} have to be one column")
         if target_kind not in (TargetKind.PAIR, TargetKind.NEXT_TOKEN) and (leaks := inputs & set(self.targets)):
             raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
+
+    def _write(self, tokenizer: Tokenizer | None, max_length: int | None, start: Start, source_length: int) -> None:
+        """What a decoder is given."""
+        if self.target_kind is not TargetKind.TEXT:
+            if given := [name for name, value in (("target_tokenizer", tokenizer), ("target_max_length", max_length)) if value is not None]:
+                raise ValueError(f"{given[0]} is of a text that is written; target_kind={self.target_kind} writes none, choose target_kind=text")
+            if start is not Start.AUTO:
+                raise ValueError(f"target_start={start} is of a text that is written; target_kind={self.target_kind} writes none, choose target_kind=text")
+            return
+        if tokenizer is None:
+            text = self.codecs.get(TEXT)
+            tokenizer = text.tokenizer if isinstance(text, TextCodec) else BpeTokenizer()
+        self.codecs[WRITTEN] = WrittenCodec(name=WRITTEN, tokenizer=tokenizer, max_length=source_length if max_length is None else max_length, start=start)
+        self.written = self.targets[0]
 
     def sketch(self) -> DataSpec:
         target: TargetSpec
@@ -162,6 +188,8 @@ class Table:
             target = PairCodec(name=self.target_name).spec
         elif self.target_kind is TargetKind.NEXT_TOKEN:
             target = self._next_token().spec
+        elif self.target_kind is TargetKind.TEXT:
+            target = self._written_token().spec
         else:
             target = ClassCodec(name=self.target_name, labels=("a", "b"), labelling=self._labelling).spec.sketched("labels", "counts")
         categories = tuple(2 for _ in self.categories)
@@ -252,13 +280,23 @@ class Table:
     def _split(self, rows: Rows, chosen: Tensor | None) -> "TableSplit":
         folder = home(self.files) if self.files is not None else home(self.path).parent
         target = self.target_name, tuple(self.targets)
-        return TableSplit(rows, chosen, sources=self.sources, files=folder, table=self.table, target=target, optional=frozenset(self.optional))
+        return TableSplit(
+            rows, chosen, sources=self.sources, files=folder, table=self.table, target=target, optional=frozenset(self.optional), written=self.written
+        )
 
     def _fit(self, train: "TableSplit") -> None:
         for name, codec in self.codecs.items():
             match codec:
                 case TextCodec():
-                    codec.fit([str(text) for text in train.column(self.sources[name]) if text is not None and not (name in self.optional and is_empty(text))])
+                    texts = train.column(self.sources[name])
+                    if self._shares(codec):
+                        texts = [*texts, *train.column(self.targets[0])]
+                    codec.fit([str(text) for text in texts if text is not None and not (name in self.optional and is_empty(text))])
+                case WrittenCodec():
+                    if any(isinstance(other, TextCodec) and self._shares(other) for other in self.codecs.values()):
+                        codec.check()
+                    else:
+                        codec.fit([str(text) for text in train.column(self.targets[0]) if not is_empty(text)])
                 case AudioCodec():
                     clips = [row for row, clip in enumerate(train.column(self.sources[name])) if name not in self.optional or not is_empty(clip)]
                     codec.fit(raw[name] for raw in usable(train.only({name}).read, clips[:: max(1, len(clips) // FIT_CLIPS)]))
@@ -267,10 +305,20 @@ class Table:
                     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
                     codec.fit([row for row in rows if name not in self.optional or not all(map(is_missing, row.values()))])
 
+    def _shares(self, codec: TextCodec) -> bool:
+        """Whether a text has one vocabulary with what is written."""
+        written = self.codecs.get(WRITTEN)
+        return isinstance(written, WrittenCodec) and written.tokenizer is codec.tokenizer
+
     def _next_token(self) -> NextTokenCodec:
         text = self.codecs[TEXT]
         assert isinstance(text, TextCodec)
         return NextTokenCodec(name=self.target_name, text=text)
+
+    def _written_token(self) -> WrittenTokenCodec:
+        written = self.codecs[WRITTEN]
+        assert isinstance(written, WrittenCodec)
+        return WrittenTokenCodec(name=self.target_name, written=written)
 
     def _target(self, train: "TableSplit") -> TargetCodec:
         if self.target_kind is TargetKind.NUMBER:
@@ -279,6 +327,8 @@ class Table:
             return PairCodec(name=self.target_name)
         if self.target_kind is TargetKind.NEXT_TOKEN:
             return self._next_token()
+        if self.target_kind is TargetKind.TEXT:
+            return self._written_token()
         return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
 
 
@@ -298,6 +348,7 @@ class TableSplit:
         table: columns of the input `table`.
         target: its name and columns; None for inputs alone.
         optional: inputs that a row may lack; they are None where it does.
+        written: column of the text that a decoder writes; None where there is none.
     """
 
     def __init__(
@@ -310,7 +361,9 @@ class TableSplit:
         table: Sequence[str],
         target: tuple[str, tuple[str, ...]] | None,
         optional: Collection[str] = (),
+        written: str | None = None,
     ) -> None:
+        self.written = written
         self.rows, self.chosen, self.sources, self.files, self.table, self.target = rows, chosen, dict(sources), files, tuple(table), target
         self.optional = optional
 
@@ -335,6 +388,8 @@ class TableSplit:
         if self.target is not None:
             name, columns = self.target
             raw[name] = [row[column] for column in columns] if name == TARGET_NAMES[TargetKind.NUMBER] else row[columns[0]]
+        if self.written is not None:
+            raw[WRITTEN] = row[self.written]
         return raw
 
     def only(self, names: Collection[str]) -> "TableSplit":
@@ -346,6 +401,7 @@ class TableSplit:
             table=self.table if TABLE in names else (),
             target=self.target if self.target is not None and self.target[0] in names else None,
             optional=self.optional,
+            written=self.written if WRITTEN in names else None,
         )
 
     def describe(self, index: int) -> str:

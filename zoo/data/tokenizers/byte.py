@@ -33,6 +33,10 @@ class ByteTokenizer:
         return self.encode(text)[:-1]
 
     @property
+    def begin_id(self) -> int:
+        return BEGIN
+
+    @property
     def end_id(self) -> int:
         return END
 

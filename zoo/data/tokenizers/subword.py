@@ -181,6 +181,11 @@ class SubwordTokenizer(ABC):
         return ids[: len(ids) - len(self._closing)] or ids
 
     @property
+    def begin_id(self) -> int | None:
+        found = self.library.encode("a")
+        return found.ids[0] if found.special_tokens_mask[0] else None
+
+    @property
     def end_id(self) -> int | None:
         return self._closing[0] if self._closing else None
 

@@ -113,6 +113,40 @@ class Stacked:
         return replace(self, our=self.our.format(n=place), parts=tuple(name.format(n=place) for name in self.parts))
 
 
+@dataclass(frozen=True)
+class Interleaved:
+    """Several matrices as one whose rows take turns, so that a contiguous part of it has the same share of each: keys and values by head, a gate and what
+    it opens by hidden unit.
+
+    Args:
+        our: name of the one.
+        parts: foreign names, in the order in which they take turns.
+        groups: turns; heads, or hidden units.
+    """
+
+    our: str
+    parts: tuple[str, ...]
+    groups: int
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        return (self.our,)
+
+    @property
+    def theirs(self) -> tuple[str, ...]:
+        return self.parts
+
+    def read(self, theirs: Mapping[str, Tensor]) -> State:
+        return {self.our: torch.stack([theirs[name].unflatten(0, (self.groups, -1)) for name in self.parts], dim=1).flatten(0, 2)}
+
+    def write(self, ours: Mapping[str, Tensor]) -> State:
+        parts = ours[self.our].unflatten(0, (self.groups, len(self.parts), -1)).unbind(1)
+        return {name: part.flatten(0, 1).contiguous() for name, part in zip(self.parts, parts, strict=True)}
+
+    def at(self, place: int) -> "Interleaved":
+        return replace(self, our=self.our.format(n=place), parts=tuple(name.format(n=place) for name in self.parts))
+
+
 def layer(our: str, their: str, *kinds: str) -> list[One]:
     """Weight and bias of a layer."""
     return [One(f"{our}.{kind}", f"{their}.{kind}") for kind in kinds or ("weight", "bias")]
@@ -129,6 +163,11 @@ def stacked(our: str, parts: Sequence[str], heads: int, *kinds: str, shared: int
         shared: queries for each key.
     """
     return [Stacked(f"{our}.{kind}", tuple(f"{part}.{kind}" for part in parts), heads, shared) for kind in kinds or ("weight", "bias")]
+
+
+def interleaved(our: str, parts: Sequence[str], groups: int, *kinds: str) -> list[Interleaved]:
+    """Weight and bias of layers that are one in zoo."""
+    return [Interleaved(f"{our}.{kind}", tuple(f"{part}.{kind}" for part in parts), groups) for kind in kinds or ("weight", "bias")]
 
 
 def blocks(depth: int, rules: Iterable[Rule]) -> list[Rule]:
