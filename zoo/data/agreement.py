@@ -27,6 +27,8 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "number": frozenset({"columns"}),
     "item": frozenset(),  # its vocabulary is the history's
     "token": frozenset(),  # its vocabulary is the text's
+    "written": frozenset({"tokenizer"}),
+    "written_token": frozenset(),  # its vocabulary is that of what was written
 }
 """Keys of a codec's state that say what a model's rows and outputs stand for; files of a codec do so too."""
 OF_THE_INPUTS = ("item", "token")

@@ -44,11 +44,17 @@ class Meaning:
         vocabulary: entry -> row of the tokenizer, if there is one.
         labels: of the classifier, if there is one.
         size: height and width of the images, if there are any.
+        written: entry -> row of the tokenizer of what is written, where the model writes a text.
     """
 
     vocabulary: Mapping[str, int] | None = None
     labels: Sequence[str] | None = None
     size: tuple[int, int] | None = None
+    written: Mapping[str, int] | None = None
+
+    def entries(self, name: str) -> Mapping[str, int] | None:
+        """What the rows of a parameter stand for: a decoder and a head that write have the vocabulary of what is written."""
+        return self.written if self.written is not None and not name.startswith("encoder.") else self.vocabulary
 
 
 def fits_of(model: nn.Module) -> dict[str, tuple[nn.Module, Fit]]:
@@ -95,7 +101,7 @@ def fitted(name: str, value: Tensor, own: Tensor, fit: Fit, module: Any, before:
             rest = f", the other {len(own) - both} as initialised" if len(own) > both else ""
             return Fitted(torch.cat((value[:both], own[both:])), f"the first {both} positions of {len(value)}{rest}")
         case Fit.VOCABULARY:
-            return _rows(name, value, own, before.vocabulary, now.vocabulary, "entries", fill=True)
+            return _rows(name, value, own, before.entries(name), now.entries(name), "entries", fill=True)
         case Fit.LABELS:
             old, new = (None if meaning.labels is None else {label: row for row, label in enumerate(meaning.labels)} for meaning in (before, now))
             return _rows(name, value, own, old, new, "classes", fill=False)
@@ -183,7 +189,7 @@ def meaning(processor: Processor | None, model: Model) -> Meaning:
     if processor is None:
         return Meaning()
     head: Any = model.head
-    vocabulary = labels = size = None
+    vocabulary = labels = size = written = None
     for name, codec in processor.inputs.items():
         given: Any = codec
         if name in model.inputs or len(processor.inputs) == 1:
@@ -191,12 +197,14 @@ def meaning(processor: Processor | None, model: Model) -> Meaning:
                 vocabulary = given.tokenizer.library.get_vocab()
             elif codec.kind == "image":
                 size = given.size
+        if codec.kind == "written" and hasattr(given.tokenizer, "library"):
+            written = given.tokenizer.library.get_vocab()
     target: Any = counterpart(processor.targets[head.target.name], head.target.name, processor.targets) if head.target.name in processor.targets else None
     if target is None and len(processor.targets) == 1:
         target = next(iter(processor.targets.values()))
     if target is not None and target.kind == "class":
         labels = target.spec.labels
-    return Meaning(vocabulary=vocabulary, labels=labels, size=size)
+    return Meaning(vocabulary=vocabulary, labels=labels, size=size, written=written)
 
 
 def counterpart(codec: InputCodec | TargetCodec, name: str, others: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ Letters: B items, N positions, D width, T processes of a tensor group.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,6 +81,7 @@ def share_tensors(model: nn.Module, mesh: DeviceMesh, *, sequence: bool) -> None
                     module.part = Part(along, place, size) if along is not None and (sequence or along is not Along.POSITIONS) else None
             if shared is not None:
                 block.register_forward_pre_hook(shared.enter if number == 0 else shared.adapt, with_kwargs=False)
+            block.register_forward_pre_hook(partial(_sum_bias, mesh))
         if shared is not None:
             stack[-1].register_forward_hook(shared.leave)
 
@@ -123,6 +125,32 @@ class Positions:
     def leave(self, block: nn.Module, arguments: tuple[Any, ...], x: Tensor) -> Tensor:  # noqa: ARG002 - torch's hook
         whole: Tensor = _Join.apply(x, self.mesh)
         return whole[:, : self.length].contiguous() if self.filled else whole
+
+
+RELATIVE = 4
+"""Place of the bias of the scores among a block's arguments."""
+
+
+def _sum_bias(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001 - torch's hook
+    """Each process adds its heads' part of a bias to the scores, so that each has a part of its gradient."""
+    if len(arguments) <= RELATIVE or arguments[RELATIVE] is None:
+        return arguments
+    return (*arguments[:RELATIVE], _Used.apply(arguments[RELATIVE], mesh), *arguments[RELATIVE + 1 :])
+
+
+class _Used(torch.autograd.Function):
+    """A value that every process has, and of which each uses a part; what comes before it needs the gradient of all."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mesh: DeviceMesh) -> Tensor:
+        ctx.mesh = mesh
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        whole = gradient.contiguous()
+        distributed.all_reduce(whole, group=ctx.mesh.get_group())
+        return whole, None
 
 
 class _Split(torch.autograd.Function):

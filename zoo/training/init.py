@@ -238,12 +238,15 @@ def refuse_other_vocabularies(model: Model, source: Processor, data: Processor, 
     """
     head: Any = model.head
     given, answer = {name: data.inputs[name] for name in model.inputs}, data.targets[head.target.name]
-    told: dict[str, list[Difference]] = {"encoder": [], "head": []}
-    for name, codec in given.items():
-        if (before := counterpart(codec, name, source.inputs)) is not None:
-            told["encoder"] += [entry for entry in codec_differences(f"input {name}", before, codec) if entry.vocabulary]
+    told: dict[str, list[Difference]] = {"encoder": [], "decoder": [], "head": []}
+    for name in model.takes:
+        if (before := counterpart(data.inputs[name], name, source.inputs)) is not None:
+            found = [entry for entry in codec_differences(f"input {name}", before, data.inputs[name]) if entry.vocabulary]
+            told["decoder" if name == model.written else "encoder"] += found
     if answer.kind in OF_THE_INPUTS:
         told["head"] = told["encoder"]
+    elif model.written is not None:
+        told["head"] = told["decoder"]
     elif (known := counterpart(answer, head.target.name, source.targets)) is not None:
         told["head"] = [entry for entry in codec_differences(f"target {head.target.name}", known, answer) if entry.vocabulary]
     taken = {prefix: rows_of(model, prefix, found, data, wanted) for prefix, found in told.items() if found}
@@ -292,7 +295,8 @@ def rows_of(model: Model, prefix: str, found: list[Difference], data: Processor,
     """Tensors of a part that would be taken over and have rows of entries: by what their modules declare, else by an axis of a vocabulary's size; the
     whole part, where that does not tell."""
     head: Any = model.head
-    specs: list[Any] = [data.inputs[name].spec for name in model.inputs] if prefix == "encoder" else [head.target]
+    inputs = {"encoder": model.inputs, "decoder": [model.written] if model.written is not None else []}
+    specs: list[Any] = [data.inputs[name].spec for name in inputs[prefix]] if prefix in inputs else [head.target]
     sizes: set[int] = set()
     for spec in specs:
         sizes |= {getattr(spec, "vocab_size", 0), *getattr(spec, "categories", ())}
