@@ -1,10 +1,10 @@
 """The simple answers that an experiment's figures stand beside, on exactly the same samples and splits.
 
-    python tools/baselines.py tweet_sentiment sample_sounds ml100k_next breast_cancer digits
+    python tools/baselines.py tweet_sentiment sample_sounds ml100k_next breast_cancer digits sentiment_bag,data=movies
 
 Chance and the majority class need no model; logistic regression (scikit-learn) sees standardised features: mean log-mel of a clip, the
-counts of a text's tokens, a table's numbers; popularity ranks items by how often they occur in training, seen items left
-out; language models stand beside compressors, which saw the training texts.
+counts of a text's tokens, a table's numbers; beside it, for texts, one sees TF-IDF of words and pairs of words; popularity ranks items by how
+often they occur in training, seen items left out; language models stand beside compressors, which saw the training texts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from zoo.config import RunConfig
 from zoo.data.base import OpenData
 from zoo.data.loader import Loader
 from zoo.heads.ranking_metrics import RankingMetrics
-from zoo.specs import ClassTarget, ItemTarget, TokenTarget
+from zoo.specs import ClassTarget, ItemTarget, TextInput, TokenTarget
 from zoo.structs import Batch
 
 OVERRIDES = {
@@ -70,12 +70,35 @@ def classification(data: OpenData, config: RunConfig, target: ClassTarget) -> di
         warnings.simplefilter("ignore")
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1)).fit(*train)
     guess = model.predict(test[0])
+    (codec,) = data.inputs.values()
     return {
         "chance": 1 / target.num_classes,
         "majority accuracy": accuracy_score(test[1], np.full_like(test[1], majority)),
         "majority f1": f1_score(test[1], np.full_like(test[1], majority), average="macro", zero_division=0),
         "logistic regression accuracy": accuracy_score(test[1], guess),
         "logistic regression f1": f1_score(test[1], guess, average="macro", zero_division=0),
+    } | (tfidf(data, config, target, codec.spec.name) if isinstance(codec.spec, TextInput) else {})
+
+
+def tfidf(data: OpenData, config: RunConfig, target: ClassTarget, text: str) -> dict[str, float]:
+    """Logistic regression on TF-IDF of the texts' words and pairs of words, from two occurrences on."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.pipeline import make_pipeline
+
+    texts: dict[str, list[str]] = {}
+    labels: dict[str, np.ndarray] = {}
+    for split in ("train", "test"):
+        found = batches(data, config, split)
+        rows = torch.cat([batch.ids[batch.valid] for batch in found])
+        texts[split] = [str(data.splits[split].read(row)[text]) for row in rows.tolist()]
+        labels[split] = torch.cat([batch.targets[target.name][batch.valid] for batch in found]).numpy()
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    guess = make_pipeline(words, LogisticRegression(max_iter=2000, C=10.0)).fit(texts["train"], labels["train"]).predict(texts["test"])
+    return {
+        "TF-IDF logistic regression accuracy": accuracy_score(labels["test"], guess),
+        "TF-IDF logistic regression f1": f1_score(labels["test"], guess, average="macro", zero_division=0),
     }
 
 
@@ -118,14 +141,15 @@ def language(data: OpenData, target: TokenTarget) -> dict[str, float]:
 
 def main(names: list[str]) -> None:
     for name in names:
-        overrides = OVERRIDES.get(name, [f"experiment={name}"])
+        experiment, *changes = name.split(",")
+        overrides = [*OVERRIDES.get(experiment, [f"experiment={experiment}"]), *changes]
         folds = compose(overrides).data.get("folds")
         print(name)
         of_folds = [measure([*overrides, f"data.fold={fold}"]) for fold in range(folds)] if folds else [measure(overrides)]
         for figure in of_folds[0]:
             values = [found[figure] for found in of_folds]
             each = f"  (folds: {', '.join(f'{value:.4f}' for value in values)})" if folds else ""
-            print(f"  {figure:32} {sum(values) / len(values):.4f}{each}")
+            print(f"  {figure:36} {sum(values) / len(values):.4f}{each}")
 
 
 def measure(overrides: list[str]) -> dict[str, float]:
@@ -139,5 +163,5 @@ def measure(overrides: list[str]) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", help="experiments, or digits, breast_cancer")
+    parser.add_argument("names", nargs="+", help="experiments, or digits, breast_cancer; with overrides after commas: sentiment_bag,data=movies")
     sys.exit(main(parser.parse_args().names))

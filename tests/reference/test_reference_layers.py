@@ -1,19 +1,22 @@
 """Layers and encoders against other implementations with the same weights: torch's own, timm's, and published vectors."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.encoders.lstm import Direction, LongShortTermMemory
+from zoo.encoders.gru import GatedRecurrentUnit
+from zoo.encoders.lstm import LongShortTermMemory
 from zoo.encoders.vit import VisionTransformer
 from zoo.layers.attention import attention, stack_heads
 from zoo.layers.dropout import Dropout, DropPath, finalise, keep_mask, name_randomness, words
 from zoo.layers.feedforward import Activation, FeedForward
 from zoo.layers.norm import ChannelNorm, MaskedGroupNorm
 from zoo.layers.position import Rotary, SinusoidalPositions, rotate
+from zoo.layers.recurrent import Direction
 from zoo.layers.transformer import NormPlacement, TransformerBlock
 from zoo.random import SampleRandom, mix, mix_tensor, sample_randomness
 from zoo.specs import ImageInput, TextInput
@@ -124,13 +127,14 @@ def test_vit_is_timms(size: int) -> None:
         torch.testing.assert_close(encoder(image).pooled, reference(image), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "theirs"), [(LongShortTermMemory, nn.LSTM), (GatedRecurrentUnit, nn.GRU)])
 @pytest.mark.parametrize("direction", list(Direction))
-def test_lstm_is_torchs_on_packed_sequences(direction: Direction) -> None:
-    """R8: values and gradients of ``nn.LSTM`` with ``pack_padded_sequence``."""
+def test_recurrence_is_torchs_on_packed_sequences(direction: Direction, kind: Any, theirs: Any) -> None:
+    """R8: values and gradients of ``nn.LSTM`` and ``nn.GRU`` with ``pack_padded_sequence``."""
     torch.manual_seed(0)
     both = direction is Direction.BOTH
-    encoder = LongShortTermMemory(tokens=TextInput(name="text", vocab_size=20, max_length=12), dim=12, depth=2, direction=direction, dropout=0.0).double()
-    reference = nn.LSTM(12, 6 if both else 12, num_layers=2, batch_first=True, bidirectional=both).double()
+    encoder = kind(tokens=TextInput(name="text", vocab_size=20, max_length=12), dim=12, depth=2, direction=direction, dropout=0.0).double()
+    reference = theirs(12, 6 if both else 12, num_layers=2, batch_first=True, bidirectional=both).double()
     state = reference.state_dict()
     for name in state:
         kind, layer, reverse = name.replace("_reverse", "").rsplit("_l", 1)[0], int(name.replace("_reverse", "").rsplit("_l", 1)[1]), "reverse" in name
@@ -144,8 +148,8 @@ def test_lstm_is_torchs_on_packed_sequences(direction: Direction) -> None:
     expected, _ = nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
     found = encoder(tokens, mask).tokens
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    ours, theirs = (torch.autograd.grad(tensor.square().sum(), encoder.embedding.weight)[0] for tensor in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    ours, others = (torch.autograd.grad(tensor.square().sum(), encoder.embedding.weight)[0] for tensor in (found, expected))
+    torch.testing.assert_close(ours, others, rtol=1e-9, atol=1e-12)
 
 
 def test_masked_group_norm_is_torchs_on_the_real_frames() -> None:

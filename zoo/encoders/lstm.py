@@ -3,22 +3,15 @@
 Letters: B items, N positions, D width.
 """
 
-from enum import StrEnum
-
 import torch
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
-from zoo.layers.recurrent import RecurrentLayer
+from zoo.layers.recurrent import Cell, Direction, recurrent_layers
 from zoo.layers.token import embedding
 from zoo.registry import ENCODERS
 from zoo.specs import FeatureSpec, Layout, TokenInput
 from zoo.structs import Features
-
-
-class Direction(StrEnum):
-    FORWARD = "forward"
-    BOTH = "both"
 
 
 @ENCODERS.register("lstm")
@@ -37,15 +30,10 @@ class LongShortTermMemory(nn.Module):
 
     def __init__(self, *, tokens: TokenInput, dim: int = 256, depth: int = 2, direction: Direction = Direction.BOTH, dropout: float = 0.1) -> None:
         super().__init__()
-        both = direction is Direction.BOTH
-        if depth < 1:
-            raise ValueError(f"depth={depth} gives no layers; choose 1 or more")
-        if both and dim % 2:
-            raise ValueError(f"dim={dim} is odd, and direction=both gives half of it to each; choose {dim - 1} or {dim + 1}, or direction=forward")
         self.embedding = embedding(tokens, dim)
-        self.layers = nn.ModuleList(RecurrentLayer(dim=dim, both=both, dropout=dropout) for _ in range(depth))
+        self.layers = recurrent_layers(cell=Cell.LSTM, dim=dim, depth=depth, direction=direction, dropout=dropout)
         self.dropout = Dropout(dropout)
-        self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=not both)
+        self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=direction is Direction.FORWARD)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Features:
         x = self.dropout(self.embedding(tokens))  # B N D

@@ -7,6 +7,7 @@ Letters: B items, N positions, D width.
 """
 
 from contextlib import nullcontext
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +15,38 @@ from torch import Tensor, nn
 from zoo.layers.dropout import Dropout
 
 
+class Cell(StrEnum):
+    LSTM = "lstm"
+    GRU = "gru"
+
+
+class Direction(StrEnum):
+    FORWARD = "forward"
+    BOTH = "both"
+
+
+CELLS: dict[Cell, type[nn.LSTM] | type[nn.GRU]] = {Cell.LSTM: nn.LSTM, Cell.GRU: nn.GRU}
+
+
 class RecurrentLayer(nn.Module):
-    """One layer of LSTM, in one direction or in both. Padding has to be behind the items.
+    """One recurrent layer, in one direction or in both. Padding has to be behind the items.
 
     Args:
+        cell: lstm or gru.
         dim: width D of input and output; each of two directions gives half of it.
         both: backwards too.
         dropout: probability of leaving out an element of the output.
     """
 
-    def __init__(self, *, dim: int, both: bool, dropout: float) -> None:
+    def __init__(self, *, cell: Cell, dim: int, both: bool, dropout: float) -> None:
         super().__init__()
         width = dim // 2 if both else dim
-        self.onward = nn.LSTM(dim, width, batch_first=True)
-        self.backward_ = nn.LSTM(dim, width, batch_first=True) if both else None
+        self.onward = CELLS[cell](dim, width, batch_first=True)
+        self.backward_ = CELLS[cell](dim, width, batch_first=True) if both else None
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        # oneDNN has no bf16 LSTM for processors without bf16 instructions: it raises, so on a CPU the recurrence stays in the weights' type.
+        # oneDNN has no bf16 recurrence for processors without bf16 instructions: it raises, so on a CPU it stays in the weights' type.
         with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
             return self.both_directions(x.to(next(self.onward.parameters()).dtype) if x.device.type == "cpu" else x, mask)
 
@@ -42,6 +57,20 @@ class RecurrentLayer(nn.Module):
             back, _ = self.backward_(x.gather(1, order.expand_as(x)))
             out = torch.cat((out, back.gather(1, order.expand_as(back))), dim=-1)
         return self.dropout(out)  # type: ignore[no-any-return]
+
+
+def recurrent_layers(*, cell: Cell, dim: int, depth: int, direction: Direction, dropout: float) -> nn.ModuleList:
+    """A stack of ``RecurrentLayer``.
+
+    Raises:
+        ValueError: for no layers, or a width that two directions cannot share.
+    """
+    both = direction is Direction.BOTH
+    if depth < 1:
+        raise ValueError(f"depth={depth} gives no layers; choose 1 or more")
+    if both and dim % 2:
+        raise ValueError(f"dim={dim} is odd, and direction=both gives half of it to each; choose {dim - 1} or {dim + 1}, or direction=forward")
+    return nn.ModuleList(RecurrentLayer(cell=cell, dim=dim, both=both, dropout=dropout) for _ in range(depth))
 
 
 def reversal(mask: Tensor | None, x: Tensor) -> Tensor:
