@@ -17,9 +17,10 @@ from zoo.hub.local import is_foreign
 from zoo.hub.records import record
 from zoo.hub.resolve import check_name
 from zoo.inference.inputs import EXAMPLES, GIVES, SEVERAL, example, files, is_there, matches
+from zoo.inference.sampling import WRITING
 from zoo.registry import HEADS
 
-BELONGS = {"top": (("class", "item"), f"{GIVES['class']} or {GIVES['item']}"), **dict.fromkeys(("tokens", "temperature", "seed"), (("token",), GIVES["token"]))}
+BELONGS = {"top": (("class", "item"), f"{GIVES['class']} or {GIVES['item']}"), **dict.fromkeys(WRITING, (("token",), GIVES["token"]))}
 """Options that only some answers have: kinds of target, and how they are called."""
 MODALITIES = {"audio": "spectrogram"}
 """Modality of a record -> kind of an input, where they have two names."""
@@ -98,8 +99,8 @@ def check_options(options: argparse.Namespace, bundle: Bundle) -> None:
         if (value := getattr(options, flag)) is not None and kinds and not kinds & set(belongs):
             gives = " or ".join(GIVES.get(kind, kind) for kind in sorted(kinds))
             raise ZooError(
-                f"--{flag} {value}: is for models that give {named}; this one gives {gives}, which it would not change\n"
-                f"  way out: the same command without --{flag}"
+                f"{_flag(flag, value)}: is for models that give {named}; this one gives {gives}, which it would not change\n"
+                f"  way out: the same command without --{flag.replace('_', '-')}"
             )
     if options.seed is not None and not options.temperature:
         without = "without --temperature" if options.temperature is None else f"with --temperature {options.temperature:g}"
@@ -107,6 +108,12 @@ def check_options(options: argparse.Namespace, bundle: Bundle) -> None:
             f"--seed {options.seed}: {without} the likeliest token is taken each time, and nothing is drawn\n"
             f"  way out: --temperature 0.7 --seed {options.seed}, or no --seed"
         )
+
+
+def _flag(flag: str, value: Any) -> str:
+    """An option as it was typed."""
+    values = value if isinstance(value, list) else [value]
+    return f"--{flag.replace('_', '-')}" + "".join(f" {entry}" for entry in values if entry is not True)
 
 
 def _answers(bundle: Bundle) -> set[str]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from zoo.cli.output import DONE, USERS, note, only_json, say, say_json, table
 from zoo.cli.parser import CommandParser
 from zoo.errors import ConfigError, ZooError
+from zoo.inference.sampling import WRITING, Sampling
 
 HELP = """usage: zoo predict BUNDLE [FILE | FOLDER | WILDCARD | -] ... [options]
 
@@ -22,11 +24,16 @@ or timm saved it, or an address (hf://, timm://, https://...#sha256=, pypi://).
   zoo predict BUNDLE rows.csv                                  or .tsv, .jsonl, .json: one answer a row; or --row '{"age": 3}'
   zoo predict BUNDLE --row '{"image": "a.png", "text": "a cat"}'  or rows.csv, rows.jsonl, for a model of several inputs
   zoo predict BUNDLE --text "In the beginning" --tokens 100    what follows, by a language model
+  zoo predict BUNDLE --text "a green hill" --beams 4           what a decoder writes of it: a translation, a summary
   zoo predict BUNDLE --user 196                                or --items 50,181,258: what comes next after these
 
 options
   --top K          labels or items of each answer (5)
-  --tokens N       of a continuation (64); --temperature T draws it (0: the likeliest each time), then by --seed S (0)
+  --tokens N       of a text that is written (64); --stop TEXT ends it there; --stream shows it as it is written
+  --temperature T  draws each token (0: the likeliest each time), by --seed S (0), of the likeliest --top-k K, of those that make up --top-p P
+                   of the distribution, of those at least --min-p P times as likely as the likeliest
+  --repetition-penalty R   makes what is there already less likely (1: not)
+  --beams N        followed side by side; --length-penalty P: above 0 longer ones gain (1)
   --batch-size N   inputs that go through the model together (32); changes no answer
   --device D       auto, cpu, cuda ...
   --json --import X --debug as for every command: a list with one object per input
@@ -54,15 +61,15 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
-def temperature(text: str) -> float:
-    """The type of an option that scores are divided by."""
+def number(text: str) -> float:
+    """The type of an option that is a finite number, 0 or more."""
     try:
-        number = float(text)
+        found = float(text)
     except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
+        found = math.nan
+    if not 0 <= found < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} has to be a number, 0 or more")
-    return number
+    return found
 
 
 def row(text: str) -> dict[str, Any]:
@@ -89,8 +96,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
     parser.add_argument("--items", action="append", default=[])
     parser.add_argument("--top", type=whole(1))
     parser.add_argument("--tokens", type=whole(1))
-    parser.add_argument("--temperature", type=temperature)
+    parser.add_argument("--temperature", type=number)
     parser.add_argument("--seed", type=whole(0))
+    parser.add_argument("--top-k", type=whole(1))
+    parser.add_argument("--top-p", type=number)
+    parser.add_argument("--min-p", type=number)
+    parser.add_argument("--repetition-penalty", type=number)
+    parser.add_argument("--beams", type=whole(1))
+    parser.add_argument("--length-penalty", type=float)
+    parser.add_argument("--stop", action="append")
+    parser.add_argument("--stream", action="store_const", const=True)
     parser.add_argument("--batch-size", type=whole(1))
     parser.add_argument("--device", default="auto")
     parser.add_argument("bundle", nargs="?")
@@ -113,9 +128,12 @@ def run(arguments: Sequence[str]) -> int:
     folder = resolve(options.bundle)
     bundle = open_bundle(folder)  # what is wrong with it is told before torch is imported
     check_options(options, bundle)
+    sampling = sampling_of(options)
     given = gather(options, bundle)
+    if options.stream:
+        return stream(folder, given, sampling, options)
     with only_json(options.json):
-        answers = predicted(folder, given, options)
+        answers = predicted(folder, given, sampling, options)
     if options.json:
         say_json(answers)
     else:
@@ -125,11 +143,43 @@ def run(arguments: Sequence[str]) -> int:
     return USERS if failed else DONE
 
 
-def predicted(folder: Path, given: Sequence[Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+def sampling_of(options: argparse.Namespace) -> Sampling | None:
+    """How a text is to be written; None where nothing was said of it.
+
+    Raises:
+        ZooError: for what does not fit each other.
+    """
+    told = {"max_tokens": options.tokens} | {name: getattr(options, name) for name in WRITING if name not in ("tokens", "stream")}
+    told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if value is not None}
+    return Sampling(**told) if told else None
+
+
+def stream(folder: Path, given: Sequence[Any], sampling: Sampling | None, options: argparse.Namespace) -> int:
+    """Each text as it is written, and a line's end after it.
+
+    Raises:
+        ZooError: where --json or beams were asked for too.
+    """
+    if options.json:
+        raise ZooError("--stream: with --json there is one document, when all is done\n  way out: one of the two")
+    if sampling is not None and sampling.beams > 1:
+        raise ZooError(f"--stream: {sampling.beams} beams are compared when they are done, and nothing is known of the text before\n  way out: without --beams")
+    from zoo.inference.predictor import Predictor
+
+    predictor = Predictor.load(folder, device=checked_device(options.device))
+    for raw in given:
+        for piece in predictor.stream(raw, sampling):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+    return DONE
+
+
+def predicted(folder: Path, given: Sequence[Any], sampling: Sampling | None, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The predictor's answers; it has the defaults of what was not asked for."""
     from zoo.inference.predictor import Predictor
 
-    how = {"batch_size": options.batch_size, "top_k": options.top, "max_tokens": options.tokens, "temperature": options.temperature, "seed": options.seed}
+    how = {"batch_size": options.batch_size, "top_k": options.top, "sampling": sampling}
     predictor = Predictor.load(folder, device=checked_device(options.device))
     return predictor.predict(given, **{name: value for name, value in how.items() if value is not None})
 
@@ -171,7 +221,7 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return _plain(values), ""
         case {"vector": vector}:
             return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
-        case {"continuation": text}:
+        case {"continuation": text} | {"text": text}:
             return text, str(answer.get("note", ""))
         case {"top": top}:
             ranked = ", ".join(f"{entry['item']} {entry['title']}" if "title" in entry else str(entry["item"]) for entry in top)

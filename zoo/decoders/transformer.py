@@ -6,12 +6,13 @@ https://arxiv.org/abs/1910.10683) and BART's (Lewis et al., 2020, https://arxiv.
 Letters: B items, N written positions, M positions of the features, D width.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from zoo.encoders.transformer import EmbeddingNorm, EmbeddingScale, build_positions, check_positions
+from zoo.encoders.transformer import EmbeddingNorm, EmbeddingScale, build_positions, check_positions, extended_bias, turned
 from zoo.layers.attention import Scores, width_of_heads
+from zoo.layers.cache import Cache
 from zoo.layers.decoder_block import DecoderBlock
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
@@ -177,6 +178,39 @@ class TransformerDecoder(nn.Module):
         for block in self.blocks:
             x = block(x, written.mask, features.tokens, features.mask, rotation, relative)
         return Features(tokens=self.norm(x), mask=written.mask)
+
+    def begin(self, features: Features, capacity: int) -> Cache:
+        """Memory for texts that are written position by position; the features' keys and values are computed here, once.
+
+        Args:
+            features: of the encoder, tokens B M S.
+            capacity: positions that each text may come to.
+        """
+        assert features.tokens is not None, "the spec says that there are tokens"
+        blocks: list[Any] = list(self.blocks)
+        shapes = [(block.attention.kv_heads, block.attention.head_dim) for block in blocks]
+        cache = Cache.empty(features.tokens.shape[0], capacity, shapes, blocks[0].attention.qkv.weight)
+        cache.crossed = [block.cross.remember(features.tokens) for block in blocks]
+        cache.source_mask = features.mask
+        return cache
+
+    def extend(self, tokens: Tensor, cache: Cache, counts: Tensor | None = None) -> Tensor:
+        """Features B N D of new positions.
+
+        Args:
+            tokens: B N.
+            cache: of ``begin``, which the positions are added to.
+            counts: B, how many of each row's are real, the first ones; None for all.
+        """
+        places = cache.places(tokens.shape[1])
+        x = self.embedding_norm(self.positions.at(self.embed(tokens), places))  # type: ignore[operator]
+        reach = min(cache.longest + tokens.shape[1], cache.capacity)
+        rotation = turned(self.rotary, cache, places, "rotary")
+        bias = extended_bias(self.relative, places, reach, 0, x.dtype)
+        for layer, block in enumerate(self.blocks):
+            x = block.extend(x, cache, layer, places, rotation, bias)  # type: ignore[operator]
+        cache.advance(counts, tokens.shape[1])
+        return self.norm(x)  # type: ignore[no-any-return]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """B N -> B N D."""

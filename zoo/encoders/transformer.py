@@ -8,12 +8,13 @@ Letters: B items, N positions, D width.
 """
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo.layers.attention import Scores, width_of_heads
+from zoo.layers.cache import Cache, seen
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
 from zoo.layers.fits import Fit
@@ -194,6 +195,56 @@ class TransformerEncoder(nn.Module):
         if packing is not None:
             x, mask = packing.unpack(x), packing.mask
         return Features(tokens=x, mask=mask, pooled=None if self.pooler is None else self.pooler(x[:, 0]).tanh())
+
+    def begin(self, rows: int, capacity: int) -> Cache:
+        """Memory for texts that are written position by position.
+
+        Args:
+            rows: B texts.
+            capacity: positions that each may come to.
+        """
+        blocks: list[Any] = list(self.blocks)
+        shapes = [(block.attention.kv_heads, block.attention.head_dim) for block in blocks]
+        return Cache.empty(rows, capacity, shapes, self.embedding.weight)
+
+    def extend(self, tokens: Tensor, cache: Cache, counts: Tensor | None = None) -> Tensor:
+        """Features B N D of new positions; causal encoders only.
+
+        Args:
+            tokens: B N.
+            cache: of ``begin``, which the positions are added to.
+            counts: B, how many of each row's are real, the first ones; None for all.
+        """
+        x = self.embedding(tokens)
+        places = cache.places(tokens.shape[1])
+        x = self.embedding_norm(self.positions.at(self.segments(x * self.scale if self.scale != 1 else x), places))  # type: ignore[operator]
+        reach = min(cache.longest + tokens.shape[1], cache.capacity)
+        far = turned(self.rotary, cache, places, "far")
+        near = far if self.local_rotary is self.rotary else turned(self.local_rotary, cache, places, "near")
+        bias = {window: extended_bias(self.relative, places, reach, window, x.dtype) for window in set(self.windows)}
+        for layer, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
+            x = block.extend(x, cache, layer, places, near if window else far, bias[window])  # type: ignore[operator]
+        cache.advance(counts, tokens.shape[1])
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+def turned(rotary: Rotary | None, cache: Cache, places: Tensor, kind: str) -> tuple[Tensor, Tensor] | None:
+    """Cosines and sines at these places, B or 1, 1, N, E each; the table of all places is made once."""
+    if rotary is None:
+        return None
+    if kind not in cache.tables:
+        cache.tables[kind] = rotary(cache.capacity, places.device)
+    cos, sin = cache.tables[kind]
+    return cos[places][:, None], sin[places][:, None]
+
+
+def extended_bias(relative: RelativeBias | None, places: Tensor, reach: int, window: int, dtype: torch.dtype) -> Tensor | None:
+    """What to add to the scores of new positions: relative positions, and what they do not see."""
+    hidden = seen(places, reach, window, dtype)
+    if relative is None:
+        return hidden
+    near = relative.at(places, reach).to(dtype)
+    return near if hidden is None else near + hidden
 
 
 def check_positions(tokens: TokenInput, positions: Positions, max_positions: int) -> None:

@@ -90,6 +90,10 @@ class NextTokenHead(nn.Module):
         """B N bool."""
         return valid[:, None] & (targets[self.target.name] != self.target.ignore_index)
 
+    def scores(self, hidden: Tensor) -> Tensor:
+        """... D -> ... V: of what stands next, in fp32 or wider; nothing is left out."""
+        return widen(self.output(hidden))
+
     @property
     def tied(self) -> bool:
         return self.output.tied

@@ -1,6 +1,6 @@
 """A model with its processor: raw inputs in, answers that a person reads out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,16 @@ import torch
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
+from zoo.data.codecs.written import WrittenTokenCodec
 from zoo.data.processor import Processor
 from zoo.data.tabular import Reading
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, load_bundle
-from zoo.inference.generate import Sampling, continuations, prompt_ids, text_of
+from zoo.inference.generate import Writing, continuations, prompt_ids, streamed, text_of, translations
 from zoo.inference.inputs import GIVES, Sample, samples
 from zoo.inference.rows import Wanted, row_samples
+from zoo.inference.sampling import Sampling
+from zoo.inference.writers import writer_of
 from zoo.model import Model
 from zoo.parallel.device import choose_device
 from zoo.structs import Batch
@@ -79,6 +82,7 @@ class Predictor:
         max_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
+        sampling: Sampling | None = None,
     ) -> list[dict[str, Any]]:
         """One answer for each input, in order; one for each row where an input is a table's file.
 
@@ -91,13 +95,14 @@ class Predictor:
             max_tokens: of a continuation; 64, if not given. This and what follows is for models that write continuations.
             temperature: of a continuation; 0, if not given, takes the likeliest token each time.
             seed: of a continuation that is drawn, 0 if not given; each input draws its own numbers. Needs a temperature above 0.
+            sampling: all of that and more (beams, top_p, stop ...), in place of the three.
 
         Returns:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
             ``absent`` lists inputs that a row lacks, where the data allows that.
             Answers by the head's task: one label ``label``, ``probability``, ``probabilities``; several ``labels``, ``probabilities``; numbers ``values``; a
             ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know; a ``vector``; a
-            ``continuation`` with its number of ``tokens`` and how it ``ended`` (end, length).
+            ``continuation``, or of a model whose decoder writes a ``text``, with its number of ``tokens`` and how it ``ended`` (end, stop, length).
 
         Raises:
             ZooError: for one input in place of a list, numbers out of range, options of a continuation where the model writes none, and a seed where
@@ -108,7 +113,10 @@ class Predictor:
         for name, value in (("batch_size", batch_size), ("top_k", top_k)):
             if value < 1:
                 raise ZooError(f"{name}={value} has to be 1 or more")
-        sampling = self._sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        given_one_by_one = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        if sampling is not None and (twice := [name for name, value in given_one_by_one.items() if value is not None]):
+            raise ZooError(f"{twice[0]} and sampling say the same thing twice\n  way out: sampling=Sampling({twice[0]}=...)")
+        sampling = self._checked(sampling) if sampling is not None else self._sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
         if len(self.wanted) > 1:
             given = row_samples(inputs, self.wanted, self.reading)
         else:
@@ -119,13 +127,21 @@ class Predictor:
         answers: list[dict[str, Any]] = []
         for start in range(0, len(given), batch_size):
             part = given[start : start + batch_size]
-            answers += self._continue(part, sampling, start) if self.writes else self._answer(part, top_k)
+            if isinstance(self.target, WrittenTokenCodec):
+                answers += self._write(part, sampling, start)
+            else:
+                answers += self._continue(part, sampling, start) if self.writes else self._answer(part, top_k)
         return answers
 
     @property
     def writes(self) -> bool:
-        """Whether its answers are continuations."""
-        return isinstance(self.target, NextTokenCodec)
+        """Whether its answers are texts."""
+        return isinstance(self.target, NextTokenCodec | WrittenTokenCodec)
+
+    def _checked(self, sampling: Sampling) -> Sampling:
+        if not self.writes:
+            raise ZooError(f"sampling is for models that give {GIVES['token']}; this one gives {GIVES.get(self.target.spec.kind, self.target.spec.kind)}")
+        return sampling
 
     def _sampling(self, **asked: Any) -> Sampling:
         wanted = {name: value for name, value in asked.items() if value is not None}
@@ -150,9 +166,71 @@ class Predictor:
             prompts = [ids for ids, _ in asked.values()]
             found = continuations(self.model, codec, prompts, sampling, places=[start + place for place in asked], device=self.device)
             for (place, (_, cut)), continuation in zip(asked.items(), found, strict=True):
-                answers[place] |= {"continuation": text_of(codec, continuation), "tokens": len(continuation.ids), "ended": str(continuation.ended)}
+                answers[place] |= {
+                    "continuation": text_of(codec.tokenizer, continuation, sampling.stop),
+                    "tokens": len(continuation.ids),
+                    "ended": str(continuation.ended),
+                }
                 answers[place] |= {"note": f"the text is longer than the model holds ({codec.max_length} tokens): its beginning was left out"} if cut else {}
         return answers
+
+    def stream(self, raw: Any, sampling: Sampling | None = None) -> Iterator[str]:
+        """What is written of one input, in pieces as they come; together they are the answer's text.
+
+        Args:
+            raw: as ``predict`` takes it.
+            sampling: how; without beams.
+
+        Raises:
+            ZooError: for an input that cannot be used, beams, and models that write nothing.
+        """
+        sampling = self._checked(sampling or Sampling())
+        if sampling.beams > 1:
+            raise ZooError(f"beams={sampling.beams} are compared when they are done, and nothing is known of the text before; predict gives it whole")
+        (sample,) = row_samples([raw], self.wanted, self.reading) if len(self.wanted) > 1 else samples([raw], self.input.kind, self.model.input, self.reading)
+        if sample.error is not None:
+            raise ZooError(sample.error)
+        prompt: list[int] = []
+        features, codec = None, self.processor.inputs[self.model.input]
+        if isinstance(self.target, WrittenTokenCodec):
+            batch = self.processor.batch([sample.raw if len(self.wanted) > 1 else {self.model.input: sample.raw}], with_targets=False)
+            prompt = self.target.text.opening()
+            with torch.inference_mode():
+                features = self.model.encode(batch.to(self.device).inputs)
+        else:
+            assert isinstance(codec, TextCodec), "the head follows a text"
+            prompt, _ = prompt_ids(codec, sample.raw)
+        of: Any = self.target.text if features is not None else codec
+        writer = writer_of(self.model, name=of.name, pad=of.pad, features=features)
+        with torch.inference_mode():
+            writing = Writing(writer, of.tokenizer, [prompt], sampling, limit=of.max_length, places=[0], device=self.device)
+        yield from streamed(writing, prompt)
+
+    @torch.inference_mode()
+    def _write(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
+        """What the decoder writes of each input."""
+        several = len(self.wanted) > 1
+        answers: dict[int, dict[str, Any]] = {place: {"error": sample.error} for place, sample in enumerate(given) if sample.error is not None}
+        rows = {place: sample.raw if several else {self.model.input: sample.raw} for place, sample in enumerate(given) if place not in answers}
+        batch, reasons = self._batch(list(rows.values()))
+        if batch is not None:
+            codec = self.target.text
+            features = self.model.encode(batch.to(self.device).inputs)
+            found = translations(
+                self.model,
+                features,
+                codec.tokenizer,
+                codec.opening(),
+                sampling,
+                limit=codec.max_length,
+                places=[start + place for place in rows],
+                device=self.device,
+            )
+            for place, continuation in zip(rows, found, strict=True):
+                said = text_of(codec.tokenizer, continuation, sampling.stop)
+                answers[place] = {"text": said, "tokens": len(continuation.ids), "ended": str(continuation.ended)}
+        answers |= {place: {"error": reason} for place, reason in zip(rows, reasons, strict=True) if reason is not None}
+        return [{"input": sample.name} | answers[place] for place, sample in enumerate(given)]
 
     @torch.inference_mode()
     def _answer(self, given: list[Sample], top_k: int) -> list[dict[str, Any]]:

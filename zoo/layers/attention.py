@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.layers.cache import Cache
 from zoo.layers.dropout import Keyed, attention_keep_mask, check_probability
 from zoo.layers.position import rotate
 from zoo.random import current
@@ -70,7 +71,7 @@ def attention(
         mask: B M, True where a key is real. A row without any real key attends to all of them: finite, and nobody reads it.
         causal: query n sees the keys up to n only (N = M).
         window: keys that a query sees on each side of its own (N = M); 0 for all of them.
-        relative: H N M, or 1 H N M: to add to the scores.
+        relative: H N M, or B or 1, H or 1, N, M: to add to the scores.
         scale: of the products; None for 1 / sqrt(E).
         keep: B H N M dropout factors on the attention weights; computed explicitly.
     """
@@ -278,6 +279,24 @@ class MultiHeadAttention(Keyed):
             mixed.append(self.mix(rows, None, turn, own, near).flatten(0, 1))
             place, item = place + count * length, item + count
         return torch.cat(mixed)[None]
+
+    def extend(self, x: Tensor, cache: Cache, layer: int, places: Tensor, rotation: tuple[Tensor, Tensor] | None, bias: Tensor | None) -> Tensor:
+        """New positions B N D of texts whose earlier ones are kept -> B N D.
+
+        Args:
+            x: B N D.
+            cache: of all layers; these positions are kept there.
+            layer: which of them this is.
+            places: B or 1, N: where the new positions stand.
+            rotation: cosines and sines at these places, B or 1, 1, N, E each.
+            bias: to add to the scores, B or 1, H or 1, N, M; says too what is seen. None where all is.
+        """
+        query, key, value = self.parts(self.qkv(x))
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        keys, values = cache.write(layer, key, value, places)
+        mixed = attention(query, keys, values, relative=bias, scale=self.scale)
+        return self.proj(rearrange(mixed, "b h n e -> b n (h e)"))  # type: ignore[no-any-return]
 
     def own_heads(self, relative: Tensor, heads: int) -> Tensor:
         """Of H N M, the heads that there are here: all of them, or this process's part."""

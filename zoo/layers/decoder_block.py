@@ -6,6 +6,7 @@ Letters: B items, N written positions, M positions of the encoder's features, D 
 from torch import Tensor, nn
 
 from zoo.layers.attention import MultiHeadAttention, Scores
+from zoo.layers.cache import Cache
 from zoo.layers.cross import CrossAttention
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation, FeedForward
@@ -112,3 +113,14 @@ class DecoderBlock(nn.Module):
         x = self.norm1(x + self.dropout1(self.attention(x, mask, rotation, None, relative)))
         x = self.norm_cross(x + self.dropout_cross(self.cross(x, self.cross.remember(source), source_mask)))
         return self.norm2(x + self.dropout2(self.mlp(x)))  # type: ignore[no-any-return]
+
+    def extend(self, x: Tensor, cache: Cache, layer: int, places: Tensor, rotation: tuple[Tensor, Tensor] | None, bias: Tensor | None) -> Tensor:
+        """New positions B N D, as ``MultiHeadAttention.extend`` takes them; nothing is left out."""
+        memory, mask = cache.crossed[layer], cache.source_mask
+        if self.placement is NormPlacement.PRE:
+            x = x + self.attention.extend(self.norm1(x), cache, layer, places, rotation, bias)
+            x = x + self.cross(self.norm_cross(x), memory, mask)
+            return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+        x = self.norm1(x + self.attention.extend(x, cache, layer, places, rotation, bias))
+        x = self.norm_cross(x + self.cross(x, memory, mask))
+        return self.norm2(x + self.mlp(x))  # type: ignore[no-any-return]

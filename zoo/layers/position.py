@@ -35,6 +35,10 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(length, dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
+    def at(self, x: Tensor, places: Tensor) -> Tensor:
+        """B N D at these places, B or 1, N."""
+        return x + F.embedding(places, self.weight)
+
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         length = x.shape[1] if packing is None else packing.longest
         if length > self.weight.shape[0]:
@@ -56,6 +60,11 @@ class SinusoidalPositions(nn.Module):
             raise ValueError(f"sinusoidal positions need an even width, got dim={dim}; choose {dim - 1} or {dim + 1}")
         self.dim, self.period = dim, period
 
+    def at(self, x: Tensor, places: Tensor) -> Tensor:
+        """B N D at these places, B or 1, N."""
+        angles = places[..., None] * rotation_frequencies(self.dim, self.period, x.device)
+        return x + torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2).to(x.dtype)
+
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         angles = rotation_angles(x.shape[1] if packing is None else packing.longest, self.dim, self.period, x.device)  # N D/2
         table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)  # N D, sine and cosine in turn
@@ -64,6 +73,9 @@ class SinusoidalPositions(nn.Module):
 
 class NoPositions(nn.Module):
     """Nothing is said of where an element stands."""
+
+    def at(self, x: Tensor, places: Tensor) -> Tensor:  # noqa: ARG002 - as the other kinds
+        return x
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:  # noqa: ARG002 - as the other kinds
         return x
@@ -98,5 +110,9 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 def rotation_angles(length: int, dim: int, period: float, device: torch.device) -> Tensor:
     """N D/2 float32: position times frequency."""
-    frequency = period ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)
-    return torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequency
+    return torch.arange(length, device=device, dtype=torch.float32)[:, None] * rotation_frequencies(dim, period, device)
+
+
+def rotation_frequencies(dim: int, period: float, device: torch.device) -> Tensor:
+    """D/2 float32, the fastest first."""
+    return period ** -(torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim)

@@ -32,11 +32,14 @@ class RelativeBias(nn.Module):
         self.buckets, self.distance, self.causal = buckets, distance, causal
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(buckets, heads), std=0.02))
 
-    def forward(self, queries: int, keys: int, device: torch.device, start: int = 0) -> Tensor:
-        """H N M, for queries at the places from ``start`` on."""
-        query = torch.arange(start, start + queries, device=device)
-        ahead = torch.arange(keys, device=device)[None] - query[:, None]  # N M
-        return self.weight[self.bucket(ahead)].permute(2, 0, 1)
+    def forward(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """H N M."""
+        return self.at(torch.arange(queries, device=device)[None], keys)[0]
+
+    def at(self, places: Tensor, keys: int) -> Tensor:
+        """B or 1, H N M, for queries at these places, B or 1, N."""
+        ahead = torch.arange(keys, device=places.device) - places[..., None]  # B N M
+        return self.weight[self.bucket(ahead)].permute(0, 3, 1, 2)
 
     def bucket(self, ahead: Tensor) -> Tensor:
         """The bucket of each distance, key minus query."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.attention import MultiHeadAttention, Scores
+from zoo.layers.cache import Cache
 from zoo.layers.cuts import Along, Cut
 from zoo.layers.dropout import Dropout, DropPath
 from zoo.layers.feedforward import Activation, FeedForward
@@ -147,6 +148,14 @@ class TransformerBlock(nn.Module):
             return x + self.drop_path2(self.scale2(self.dropout2(self.mlp(self.norm2(x), packing), packing)), packing)  # type: ignore[no-any-return]
         x = self.norm1(x + self.drop_path1(self.scale1(self.dropout1(self.attention(x, mask, rotation, packing, relative), packing)), packing))
         return self.norm2(x + self.drop_path2(self.scale2(self.dropout2(self.mlp(x, packing), packing)), packing))  # type: ignore[no-any-return]
+
+    def extend(self, x: Tensor, cache: Cache, layer: int, places: Tensor, rotation: tuple[Tensor, Tensor] | None, bias: Tensor | None) -> Tensor:
+        """New positions B N D, as ``MultiHeadAttention.extend`` takes them; nothing is left out."""
+        if self.placement is NormPlacement.PRE:
+            x = x + self.scale1(self.attention.extend(self.norm1(x), cache, layer, places, rotation, bias))
+            return x + self.scale2(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+        x = self.norm1(x + self.scale1(self.attention.extend(x, cache, layer, places, rotation, bias)))
+        return self.norm2(x + self.scale2(self.mlp(x)))  # type: ignore[no-any-return]
 
 
 class LayerScale(nn.Module):

@@ -160,3 +160,27 @@ for words in (["digits_cnn", "absent.png"], ["digits_cnn", {picture!r}, "--token
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_how_a_text_is_written_is_checked_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--top-p", "0.9"], "top_p=0.9: without a temperature"),
+        (["--beams", "2", "--temperature", "1"], "temperature=1.0 with beams=2"),
+        (["--stream", "--beams", "3"], "--stream: 3 beams are compared when they are done"),
+        (["--stop", ""], "has an empty text"),
+    ):
+        assert said in told(capsys, "bible_lm", "--text", "a", *words)
+    assert main(["predict", "bible_lm", "--text", "a", "--stream", "--json"]) == 2
+    assert "--stream: with --json there is one document" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "--repetition-penalty 2.0: is for models that give continuations" in told(capsys, "digits_cnn", "x.png", "--repetition-penalty", "2")
+    assert "--stop x y: is for models that give continuations" in told(capsys, "digits_cnn", "x.png", "--stop", "x", "--stop", "y")
+
+
+def test_a_stream_is_what_predict_says(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bible_lm", "--text", "In the beginning", "--tokens", "20", "--temperature", "0.5", "--top-k", "9"]
+    assert main(["predict", *words, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert main(["predict", *words, "--stream"]) == 0
+    assert capsys.readouterr().out == answer["continuation"] + "\n"
+    assert main(["predict", *words, "--stop", answer["continuation"][-4:]]) == 0
+    assert answer["continuation"][-4:] not in capsys.readouterr().out.splitlines()[-1].removeprefix("In the beginning")

@@ -21,9 +21,10 @@ from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError, ConfigError, DataError, ZooError
 from zoo.heads.next_token import NextTokenHead
+from zoo.inference.choosing import choose
 from zoo.inference.evaluate import evaluate_bundle
-from zoo.inference.generate import choose
 from zoo.inference.predictor import Predictor
+from zoo.inference.sampling import Sampling
 from zoo.model import Model
 from zoo.random import SampleRandom
 from zoo.specs import FeatureSpec, Layout, TokenTarget
@@ -116,7 +117,7 @@ def test_what_is_drawn_has_the_models_distribution() -> None:
     logits = torch.tensor([2.0, 0.0, -torch.inf, 1.0, -3.0])
     for temperature in (0.5, 1.0, 2.0):
         places = torch.arange(40_000)
-        drawn = choose(logits.expand(len(places), -1), temperature, SampleRandom(0, 0, places).uniform("continuation", 1)[:, 0])
+        drawn = choose(logits.expand(len(places), -1), Sampling(temperature=temperature), SampleRandom(0, 0, places).uniform("continuation", 1)[:, 0])
         shares = torch.bincount(drawn, minlength=5) / len(places)
         torch.testing.assert_close(shares, (logits / temperature).softmax(dim=0), atol=0.01, rtol=0)
         assert shares[2] == 0
