@@ -76,7 +76,9 @@ class TransformerEncoder(nn.Module):
         window: positions that are seen on each side of a position's own; 0 for all.
         global_every: with a window, the first of so many blocks sees all positions (ModernBERT: 3); 0 for none of them.
         rotary_period: of the slowest rotary pair, in positions over 2 pi (Llama's rope_theta).
-        local_period: the same for blocks with a window; 0 for rotary_period.
+        rotary_stretch: factor that slow rotary pairs turn slower by, for texts longer than the first training's (Llama 3.1: 8); 1 for none.
+        rotary_trained: positions of that first training.
+        local_period: the same as rotary_period for blocks with a window; 0 for rotary_period.
         relative_buckets: of positions=relative: how many distances have a bias of their own.
         relative_distance: of positions=relative: from which on all have the same.
         embedding_norm: auto (with placement=post), none, after the embedding, or first: after it and in place of the first block's first norm.
@@ -117,6 +119,8 @@ class TransformerEncoder(nn.Module):
         window: int = 0,
         global_every: int = 0,
         rotary_period: float = 10_000.0,
+        rotary_stretch: float = 1.0,
+        rotary_trained: int = 8192,
         local_period: float = 0.0,
         relative_buckets: int = 32,
         relative_distance: int = 128,
@@ -130,6 +134,8 @@ class TransformerEncoder(nn.Module):
         if causal and pooler is Pooler.FIRST:
             raise ValueError("pooler=first takes position 0, which has seen nothing else with attention=causal; choose pooler=none, or attention=bidirectional")
         check_positions(tokens, positions, max_positions)
+        if rotary_stretch != 1 and positions is not Positions.ROTARY:
+            raise ValueError(f"rotary_stretch={rotary_stretch} is of rotary positions; choose positions=rotary, or rotary_stretch=1")
         check_windows(window, global_every, local_period, positions)
         if extra_rows < 0:
             raise ValueError(f"extra_rows={extra_rows} is negative; choose 0 or more")
@@ -142,7 +148,7 @@ class TransformerEncoder(nn.Module):
         self.segments = Segments(count=segments, dim=dim) if segments else nn.Identity()
         self.positions = build_positions(positions, max_positions or tokens.max_length, dim)
         width = head_dim or width_of_heads(dim, heads)
-        self.rotary = Rotary(dim=width, period=rotary_period) if positions is Positions.ROTARY else None
+        self.rotary = Rotary(dim=width, period=rotary_period, stretch=rotary_stretch, trained=rotary_trained) if positions is Positions.ROTARY else None
         self.local_rotary = Rotary(dim=width, period=local_period) if local_period else self.rotary
         self.relative = (
             RelativeBias(heads=heads, buckets=relative_buckets, distance=relative_distance, causal=causal) if positions is Positions.RELATIVE else None

@@ -3,6 +3,7 @@
 Letters: B items, N positions, D width, H heads, E width of a head.
 """
 
+import math
 from enum import StrEnum
 
 import torch
@@ -10,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.structs import Packing
+
+SLOW, FAST = 1.0, 4.0
+"""Turns within the trained length, below which a stretched pair is slow and from which on it is fast."""
 
 
 class Positions(StrEnum):
@@ -87,18 +91,32 @@ class Rotary(nn.Module):
     Args:
         dim: width E of a head, even.
         period: of the slowest pair, in positions over 2 pi.
+        stretch: factor that slow pairs turn slower by, for texts longer than those of the first training (Llama 3.1); 1 for none.
+        trained: positions of the first training, which say what is slow.
     """
 
-    def __init__(self, *, dim: int, period: float = 10_000.0) -> None:
+    def __init__(self, *, dim: int, period: float = 10_000.0, stretch: float = 1.0, trained: int = 8192) -> None:
         super().__init__()
         if dim % 2:
             raise ValueError(f"rotary positions need an even width of each head, got {dim}; change dim or heads")
-        self.dim, self.period = dim, period
+        if stretch < 1 or trained < 1:
+            raise ValueError(f"rotary_stretch={stretch}, rotary_trained={trained}: choose 1 or more")
+        self.dim, self.period, self.stretch, self.trained = dim, period, stretch, trained
 
     def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines, N E each."""
-        angles = rotation_angles(length, self.dim, self.period, device).repeat(1, 2)  # N E
+        frequencies = rotation_frequencies(self.dim, self.period, device)
+        if self.stretch > 1:
+            frequencies = self._stretched(frequencies)
+        angles = (torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies).repeat(1, 2)  # N E
         return angles.cos(), angles.sin()
+
+    def _stretched(self, frequencies: Tensor) -> Tensor:
+        """Pairs that turn less than once in what was trained go slower by the whole factor, those that turn 4 times or more as before, and those between
+        by a share of it (Llama Team, 2024, https://arxiv.org/abs/2407.21783; the formula and both bounds are of its published code)."""
+        turns = self.trained * frequencies / (2 * math.pi)
+        share = ((turns - SLOW) / (FAST - SLOW)).clamp(0, 1)
+        return frequencies * (share + (1 - share) / self.stretch)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -162,7 +162,7 @@ for words in (["digits_cnn", "absent.png"], ["digits_cnn", {picture!r}, "--token
     assert done.returncode == 0, done.stderr
 
 
-def test_how_a_text_is_written_is_checked_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_a_text_is_written_is_checked_before_the_model_is_loaded(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["--top-p", "0.9"], "top_p=0.9: without a temperature"),
         (["--beams", "2", "--temperature", "1"], "temperature=1.0 with beams=2"),
@@ -172,8 +172,8 @@ def test_how_a_text_is_written_is_checked_before_the_model_is_loaded(capsys: pyt
         assert said in told(capsys, "bible_lm", "--text", "a", *words)
     assert main(["predict", "bible_lm", "--text", "a", "--stream", "--json"]) == 2
     assert "--stream: with --json there is one document" in json.loads(capsys.readouterr().out)["error"]["message"]
-    assert "--repetition-penalty 2.0: is for models that give continuations" in told(capsys, "digits_cnn", "x.png", "--repetition-penalty", "2")
-    assert "--stop x y: is for models that give continuations" in told(capsys, "digits_cnn", "x.png", "--stop", "x", "--stop", "y")
+    assert "--repetition-penalty 2.0: is for models that give continuations" in told(capsys, "digits_cnn", picture, "--repetition-penalty", "2")
+    assert "--stop x y: is for models that give continuations" in told(capsys, "digits_cnn", picture, "--stop", "x", "--stop", "y")
 
 
 def test_a_stream_is_what_predict_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 BYTE_SPACE = "Ġ"
 """Byte-level tokenizers' letter for a space."""
 PADDING = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
+ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
+"""Fill as well, in tokenizers without a token of padding: what fills is masked out."""
 
 
 def located(path: str) -> Path:
@@ -71,10 +73,10 @@ def padding_id(library: "Library", file: str) -> int:
     Raises:
         CheckpointError: where the vocabulary has none under a usual name.
     """
-    for token in PADDING:
+    for token in (*PADDING, *ENDS):
         if (found := library.token_to_id(token)) is not None:
             return found
-    raise CheckpointError(f"{file} has no padding token; looked for {', '.join(PADDING)}")
+    raise CheckpointError(f"{file} has no padding token; looked for {', '.join((*PADDING, *ENDS))}")
 
 
 def encode(library: "Library", text: str, max_length: int | None) -> list[int]:
@@ -195,6 +197,15 @@ class SubwordTokenizer(ABC):
         found = self.library.encode("a")
         last = max(place for place, special in enumerate(found.special_tokens_mask) if not special)
         return found.ids[last + 1 :]
+
+    def close_with(self, token: str) -> None:
+        """Put a token of the vocabulary behind every text from now on, after whatever the tokenizer adds by itself."""
+        from tokenizers import processors
+
+        closing = processors.TemplateProcessing(single=f"$A {token}", pair=f"$A $B {token}", special_tokens=[(token, self.library.token_to_id(token))])
+        before = self.library.post_processor
+        self.library.post_processor = closing if before is None else processors.Sequence([before, closing])
+        self.__dict__.pop("_closing", None)
 
     def cut_at(self, text: str, max_length: int) -> int | None:
         return cut_at(self.library, text, max_length)

@@ -1,6 +1,5 @@
 """What T5 and BART have in common: a text in, a text out, one vocabulary and one table of embeddings for both, and perhaps for the scores."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,35 +14,12 @@ from zoo.data.tokenizers.subword import SubwordTokenizer
 from zoo.errors import CheckpointError
 from zoo.hub.convert.base import no_place, other_options
 from zoo.hub.convert.snapshot import Snapshot, write_json
-from zoo.registry import TOKENIZERS
+from zoo.hub.convert.tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
     from zoo.hub.bundle import LoadedBundle
 
 SHARED_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-TOKENIZER_KINDS = {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "unigram"}
-SPECIAL_ROLES = ("pad_token", "bos_token", "eos_token", "unk_token")
-
-
-def tokenizer_of(snapshot: Snapshot) -> Any:
-    """The one in tokenizer.json, by its model's kind.
-
-    Raises:
-        CheckpointError: where there is none, or it closes no text.
-    """
-    file = snapshot.folder / "tokenizer.json"
-    if not file.is_file():
-        raise CheckpointError(f"{snapshot.name}: has no tokenizer.json\n  way out: save its tokenizer with transformers' fast tokenizers, which write one")
-    try:
-        kind = json.loads(file.read_text(encoding="utf-8"))["model"]["type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{snapshot.name}: tokenizer.json: model.type cannot be read: {error}") from error
-    if kind not in TOKENIZER_KINDS:
-        raise CheckpointError(f"{snapshot.name}: tokenizer.json: model.type is {kind!r}, where one of {', '.join(TOKENIZER_KINDS)} is needed")
-    found: Any = TOKENIZERS.load(TOKENIZER_KINDS[kind]).load(snapshot.folder)  # type: ignore[attr-defined]
-    if found.end_id is None:
-        raise CheckpointError(f"{snapshot.name}: its tokenizer closes no text, so that what is written would never end")
-    return found
 
 
 def processor_of(snapshot: Snapshot, tokenizer: Any, max_length: int, start: Start) -> Processor:
@@ -149,10 +125,4 @@ def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save(folder)
-    library = tokenizer.library
-    told = {"pad_token": library.id_to_token(tokenizer.pad_id)}
-    for role, number in (("eos_token", tokenizer.end_id), ("bos_token", tokenizer.begin_id)):
-        if number is not None:
-            told[role] = library.id_to_token(number)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **told})
+    write_tokenizer(folder, tokenizer, max_length)

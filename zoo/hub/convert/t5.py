@@ -11,8 +11,9 @@ from zoo.data.codecs.written import Start
 from zoo.errors import CheckpointError
 from zoo.hub.convert.base import Foreign
 from zoo.hub.convert.names import One, Rule, blocks, interleaved, layer, read_all, stacked, write_all
-from zoo.hub.convert.seq2seq import codecs_of, one_table, parts_of, processor_of, refuse_others, tokenizer_of, write_folder
+from zoo.hub.convert.seq2seq import codecs_of, one_table, parts_of, processor_of, refuse_others, write_folder
 from zoo.hub.convert.snapshot import Snapshot, wanted
+from zoo.hub.convert.tokenizer import tokenizer_of
 from zoo.registry import CONVERTERS
 
 if TYPE_CHECKING:
