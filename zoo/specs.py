@@ -182,6 +182,16 @@ class TokenTarget(TargetSpec):
     ignore_index: int = -1
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskedTarget(TargetSpec):
+    """The tokens that stood where the text ``of`` was masked: B N int64, ``ignore_index`` where nothing is asked."""
+
+    kind = "masked"
+    vocab_size: int
+    of: str = "text"
+    ignore_index: int = -1
+
+
 # --- between the parts of a model -----------------------------------------------------------------------------------------------
 
 
@@ -256,7 +266,7 @@ class DataSpec(Spec):
 
 
 INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)}
-TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget)}
+TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget)}
 
 
 def by_name(specs: tuple[N, ...], name: str, what: str) -> N:

@@ -26,6 +26,7 @@ from zoo.specs import (
     Labelling,
     Layout,
     MapSpec,
+    MaskedTarget,
     NumberTarget,
     PairTarget,
     SpectrogramInput,
@@ -53,6 +54,7 @@ TARGETS: dict[str, TargetSpec] = {
     "numbers": NumberTarget(name="sizes", columns=("height", "width"), mean=(170.0, -3.0), std=(12.0, 0.5)),
     "item": ItemTarget(name="next", num_items=30),
     "pair": PairTarget(name="pair"),
+    "masked": MaskedTarget(name="masked", vocab_size=40),
     "token": TokenTarget(name="next", vocab_size=40),
 }
 FEATURES: dict[str, FeatureSpec] = {

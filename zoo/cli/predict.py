@@ -223,6 +223,9 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
         case {"continuation": text} | {"text": text}:
             return text, str(answer.get("note", ""))
+        case {"filled": text, "masked": masked}:
+            told = ["|".join(f"{entry['token']} {entry['probability']:.1%}" for entry in place[:3]) for place in masked]
+            return text, ", ".join(told)
         case {"top": top}:
             ranked = ", ".join(f"{entry['item']} {entry['title']}" if "title" in entry else str(entry["item"]) for entry in top)
             return ranked, str(answer.get("note", ""))

@@ -27,11 +27,12 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "number": frozenset({"columns"}),
     "item": frozenset(),  # its vocabulary is the history's
     "token": frozenset(),  # its vocabulary is the text's
+    "masked": frozenset(),  # likewise
     "written": frozenset({"tokenizer"}),
     "written_token": frozenset(),  # its vocabulary is that of what was written
 }
 """Keys of a codec's state that say what a model's rows and outputs stand for; files of a codec do so too."""
-OF_THE_INPUTS = ("item", "token")
+OF_THE_INPUTS = ("item", "token", "masked")
 """Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens."""
 SHOWN = 60
 

@@ -55,7 +55,10 @@ class InputCodec(Protocol):
 
 
 class TargetCodec(Protocol):
-    """Raw value of one target -> tensors; for targets that answers are read back from."""
+    """Raw value of one target -> tensors; for targets that answers are read back from.
+
+    One that changes an input, as masked tokens do, has ``source``, that input's name, and ``draw(values, targets, random)``, which gives both anew.
+    """
 
     kind: ClassVar[str]
     ragged: ClassVar[str | None]

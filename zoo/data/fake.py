@@ -17,6 +17,7 @@ from zoo.specs import (
     InputSpec,
     ItemTarget,
     Labelling,
+    MaskedTarget,
     NumberTarget,
     PairTarget,
     SpectrogramInput,
@@ -115,6 +116,11 @@ def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: to
             last = torch.tensor(lengths)[:, None] - 1
             asked = mask & (torch.arange(max(lengths)) != last)
             return {target.name: tokens.masked_fill(~asked, target.ignore_index), target.bytes: last * 3}
+        case MaskedTarget():
+            mask = length_mask(lengths)
+            tokens = torch.randint(0, target.vocab_size, mask.shape, generator=generator)
+            asked = mask & (torch.arange(max(lengths)) % 3 == 0)
+            return {target.name: tokens.masked_fill(~asked, target.ignore_index)}
         case PairTarget():
             places = torch.arange(size)
             return {target.name: places - (places % 3 == 1).long()}  # every third row is of the same thing as the one before it

@@ -80,7 +80,7 @@ class Loader:
         planner = make_planner(self._store, data, settings, order, seed, batch_size, training=training)
         self.steps_per_epoch = planner.steps
         self.batch_size = max(1, round(self.size / planner.steps)) if planner.budgeted else batch_size
-        self._maker = BatchMaker(self._store, data, settings, dict(augment) if training else {}, seed, planner, (rank, world, micro_batches))
+        self._maker = BatchMaker(self._store, data, settings, dict(augment) if training else {}, seed, planner, (rank, world, micro_batches), training=training)
         self._workers: DataLoader[list[Batch]] | None = None
         self._plan: list[tuple[int, int]] = []
         self._epoch, self._batch = 0, 0
@@ -179,12 +179,24 @@ class BatchMaker(TorchDataset[list[Batch]]):
         seed: the run's.
         planner: of the epochs.
         parts: rank, number of ranks, micro-batches of each.
+        training: whether what targets draw is drawn anew in every epoch; else it is always the same.
     """
 
     def __init__(
-        self, store: Store, data: OpenData, settings: LoaderSettings, augment: dict[str, Transform], seed: int, planner: Planner, parts: tuple[int, int, int]
+        self,
+        store: Store,
+        data: OpenData,
+        settings: LoaderSettings,
+        augment: dict[str, Transform],
+        seed: int,
+        planner: Planner,
+        parts: tuple[int, int, int],
+        *,
+        training: bool,
     ) -> None:
         self._store, self._codecs, self._augment, self._seed = store, data.inputs, augment, seed
+        self._draws: dict[str, Any] = {name: codec for name, codec in data.targets.items() if hasattr(codec, "draw")}
+        self._training = training
         self._planner, self._parts, self._packs = planner, parts, settings.packs
         lengths = store.lengths() if planner.budgeted or settings.packs else None
         self._costs = sum(lengths.values(), torch.zeros(len(store), dtype=torch.float64)) if lengths else None
@@ -209,7 +221,10 @@ class BatchMaker(TorchDataset[list[Batch]]):
         part = self._store.fetch(rows if len(rows) else spare)
         if not len(rows):
             part = replace(part, valid=torch.zeros_like(part.valid), bad=())
-        inputs = dict(part.inputs)
+        inputs, targets = dict(part.inputs), part.targets
+        for name, codec in self._draws.items():
+            random = SampleRandom(key(self._seed if self._training else 0, "target", name), epoch if self._training else 0, part.ids)
+            inputs[codec.source], targets = codec.draw(inputs[codec.source], targets, random)
         for label, transform in self._augment.items():
             random = SampleRandom(key(self._seed, "augment", label), epoch, part.ids)
             for name, codec in self._codecs.items():
@@ -217,7 +232,8 @@ class BatchMaker(TorchDataset[list[Batch]]):
                     inputs[name] = transform(inputs[name], random)
         inputs = {name: finished(codec, inputs[name], part.inputs[name].present) for name, codec in self._codecs.items()}
         positions = sum(int(values.mask[part.valid].sum()) for values in inputs.values() if values.mask is not None)
-        return replace(part, inputs={name: pack(values) for name, values in inputs.items()} if self._packs else inputs, positions=positions)
+        packed = {name: pack(values) for name, values in inputs.items()} if self._packs else inputs
+        return replace(part, inputs=packed, targets=dict(targets), positions=positions)
 
 
 def make_planner(store: Store, data: OpenData, settings: LoaderSettings, order: Order, seed: int, batch_size: int, *, training: bool) -> Planner:

@@ -19,7 +19,14 @@ from zoo.specs import InputSpec
 
 EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
 TABLES = tuple(SUFFIXES)
-GIVES = {"class": "labels", "number": "numbers", "item": "rankings", "pair": "vectors or how near they are", "token": "continuations of a text"}
+GIVES = {
+    "class": "labels",
+    "number": "numbers",
+    "item": "rankings",
+    "pair": "vectors or how near they are",
+    "token": "continuations of a text",
+    "masked": "what stands at masks",
+}
 """What a model answers with, by the kind of its head's target."""
 VALUES = {"image": "IMAGE_FILE", "text": "some text", "spectrogram": "SOUND_FILE", "history": {"user": "ID"}}
 SEVERAL = "several"

@@ -123,7 +123,7 @@ class Predictor:
             given = samples(inputs, self.input.kind, self.model.input, self.reading)
         head: Any = self.model.head
         if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
-            head.answers = min(top_k, head.target.num_items)
+            head.answers = min(top_k, head.target.num_items if hasattr(head.target, "num_items") else head.target.vocab_size)
         answers: list[dict[str, Any]] = []
         for start in range(0, len(given), batch_size):
             part = given[start : start + batch_size]

@@ -6,6 +6,7 @@ from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.history import HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.masked import MaskedTokenCodec
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.text import TextCodec
@@ -13,4 +14,6 @@ from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import WrittenCodec, WrittenTokenCodec
 
 INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec)}
-TARGET_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec)}
+TARGET_CODECS: dict[str, Any] = {
+    codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec, MaskedTokenCodec)
+}

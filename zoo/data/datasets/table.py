@@ -14,6 +14,7 @@ from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
+from zoo.data.codecs.masked import MaskedTokenCodec, Masking
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.text import TextCodec
@@ -38,15 +39,19 @@ class TargetKind(StrEnum):
     NUMBER = "number"
     PAIR = "pair"
     NEXT_TOKEN = "next_token"
+    MASKED = "masked"
     TEXT = "text"
 
 
+OF_THE_TEXT = (TargetKind.NEXT_TOKEN, TargetKind.MASKED)
+"""Kinds of targets that are made of the text itself."""
 TARGET_NAMES = {
     TargetKind.CLASS: "label",
     TargetKind.MULTI: "label",
     TargetKind.NUMBER: "value",
     TargetKind.PAIR: "pair",
     TargetKind.NEXT_TOKEN: "next",
+    TargetKind.MASKED: "masked",
     TargetKind.TEXT: "next",
 }
 
@@ -83,10 +88,13 @@ class Table:
         optional: inputs (text, image, audio, table) that a row may lack: an empty cell, or all of the table's, means that the sample has no such input.
             Elsewhere a row with an empty cell cannot be used. What takes such samples: model/encoder=fusion.
         target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input;
-            with target_kind=next_token that of `text` itself.
+            with target_kind=next_token or masked that of `text` itself.
         target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; pair, where a row's inputs belong together
-            and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); or text, which a
+            and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); masked, words of the
+            text that are hidden (model/head=masked_tokens, data/tokenizer=wordpiece); or text, which a
             decoder writes from what the row gives (model/decoder=transformer).
+        mask_share: for target_kind=masked: the share of words, or tokens, that are asked for.
+        masking: for target_kind=masked: whole words, or tokens by themselves.
         target_tokenizer: for target_kind=text; null takes the inputs' tokenizer, trained on both, where there is a text, else byte-level BPE.
         target_max_length: tokens of a text that is written; null takes max_length.
         target_start: what a decoder begins with: auto (the tokenizer's own opening, or padding where it has none), pad (T5) or end (BART).
@@ -123,6 +131,8 @@ class Table:
         missing: Missing = Missing.REFUSE,
         optional: tuple[str, ...] = (),
         target_kind: TargetKind = TargetKind.CLASS,
+        mask_share: float = 0.15,
+        masking: Masking = Masking.WORDS,
         target_tokenizer: Tokenizer | None = None,
         target_max_length: int | None = None,
         target_start: Start = Start.AUTO,
@@ -161,9 +171,10 @@ class Table:
         self.optional = tuple(dict.fromkeys(optional))
         self._write(target_tokenizer, target_max_length, target_start, max_length)
         inputs = {*self.sources.values(), *numbers, *categories}
-        if target_kind is TargetKind.NEXT_TOKEN and self.targets != [text]:
-            raise ValueError(f"target_kind=next_token tells the tokens of the text itself: text={text}, target={target} have to be one column")
-        if target_kind not in (TargetKind.PAIR, TargetKind.NEXT_TOKEN) and (leaks := inputs & set(self.targets)):
+        self.mask_share, self.masking = mask_share, masking
+        if target_kind in OF_THE_TEXT and self.targets != [text]:
+            raise ValueError(f"target_kind={target_kind} tells the tokens of the text itself: text={text}, target={target} have to be one column")
+        if target_kind not in (TargetKind.PAIR, *OF_THE_TEXT) and (leaks := inputs & set(self.targets)):
             raise ValueError(f"target={target} is among the inputs too ({', '.join(sorted(leaks))}); the answer would be given away")
 
     def _write(self, tokenizer: Tokenizer | None, max_length: int | None, start: Start, source_length: int) -> None:
@@ -188,6 +199,8 @@ class Table:
             target = PairCodec(name=self.target_name).spec
         elif self.target_kind is TargetKind.NEXT_TOKEN:
             target = self._next_token().spec
+        elif self.target_kind is TargetKind.MASKED:
+            target = self._masked().spec
         elif self.target_kind is TargetKind.TEXT:
             target = self._written_token().spec
         else:
@@ -315,6 +328,11 @@ class Table:
         assert isinstance(text, TextCodec)
         return NextTokenCodec(name=self.target_name, text=text)
 
+    def _masked(self) -> MaskedTokenCodec:
+        text = self.codecs[TEXT]
+        assert isinstance(text, TextCodec)
+        return MaskedTokenCodec(name=self.target_name, text=text, share=self.mask_share, masking=self.masking)
+
     def _written_token(self) -> WrittenTokenCodec:
         written = self.codecs[WRITTEN]
         assert isinstance(written, WrittenCodec)
@@ -327,6 +345,8 @@ class Table:
             return PairCodec(name=self.target_name)
         if self.target_kind is TargetKind.NEXT_TOKEN:
             return self._next_token()
+        if self.target_kind is TargetKind.MASKED:
+            return self._masked()
         if self.target_kind is TargetKind.TEXT:
             return self._written_token()
         return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)

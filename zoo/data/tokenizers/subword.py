@@ -12,6 +12,7 @@ from zoo.fetching import fetching
 from zoo.files import home
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from tokenizers import Tokenizer as Library
 
 # Its threads would survive into forked loader processes as locks that nobody opens; a batch is small, so they gain nothing.
@@ -20,6 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 BYTE_SPACE = "Ġ"
 """Byte-level tokenizers' letter for a space."""
 PADDING = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
+MASKS = ("[MASK]", "<mask>")
 ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
 """Fill as well, in tokenizers without a token of padding: what fills is masked out."""
 
@@ -197,6 +199,20 @@ class SubwordTokenizer(ABC):
         found = self.library.encode("a")
         last = max(place for place, special in enumerate(found.special_tokens_mask) if not special)
         return found.ids[last + 1 :]
+
+    def encoding(self, text: str, max_length: int | None = None) -> "Encoding":
+        """The library's own account of ``encode``: identifiers, words and places in the text by token."""
+        text = sound(text)
+        if max_length is None:
+            return self.library.encode(text)
+        plain = self.library.encode(text, add_special_tokens=False)
+        plain.truncate(room(self.library, max_length))
+        return self.library.post_process(plain)
+
+    @property
+    def mask_id(self) -> int | None:
+        """The token that stands for one that is to be told; None where there is none."""
+        return next((found for token in MASKS if (found := self.library.token_to_id(token)) is not None), None)
 
     def close_with(self, token: str) -> None:
         """Put a token of the vocabulary behind every text from now on, after whatever the tokenizer adds by itself."""
