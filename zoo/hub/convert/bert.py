@@ -1,4 +1,4 @@
-"""BERT (Devlin et al., 2019, https://arxiv.org/abs/1810.04805) as transformers writes it: BertModel, BertForSequenceClassification, and the
+"""BERT (Devlin et al., 2019, https://arxiv.org/abs/1810.04805) as transformers writes it: BertModel, BertForMaskedLM, BertForSequenceClassification, and the
 sentence encoders that sentence-transformers makes of it (MiniLM among them). https://huggingface.co/docs/transformers/model_doc/bert
 """
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.codecs.label import ClassCodec
+from zoo.data.codecs.masked import MaskedTokenCodec
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.processor import Processor
@@ -36,13 +37,16 @@ PLAIN = {"norm": "layer", "biases": "all", "kv_heads": 0, "head_dim": 0, "scores
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 CLASSIFIER = "BertForSequenceClassification"
 ARCHITECTURES = ("BertModel", "BertForPreTraining", "BertForMaskedLM", CLASSIFIER)
-"""Of transformers; the second and third are read as encoders, without the head of their pretraining."""
+"""Of transformers; the second and third are read as masked language models, where the head is there."""
+TRANSFORM, SCORES = "cls.predictions.transform.dense.weight", "cls.predictions.decoder.weight"
+MASKED_COPIES = (SCORES, "cls.predictions.decoder.bias")
+"""What a masked language model holds twice."""
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
 
 @CONVERTERS.register("bert")
 class BertConverter:
-    """BERT in the layout of transformers: encoders, sentence encoders and classifiers of texts.
+    """BERT in the layout of transformers: encoders, sentence encoders, masked language models and classifiers of texts.
 
     Args:
         pooling: of an encoder without a classifier: config (what sentence-transformers' files say, mean without them), mean, cls or max.
@@ -65,14 +69,23 @@ class BertConverter:
         encoder["extra_rows"] = config["vocab_size"] - codec.tokenizer.vocab_size
         target: Any = PairCodec(name="pair")
         head: dict[str, Any]
-        if classifies:
+        masked = TRANSFORM in tensors
+        if masked:
+            tensors = one_matrix(tensors, codec.tokenizer.vocab_size, name)
+            target = MaskedTokenCodec(name="masked", text=codec)
+            head = {"name": "masked_tokens", "output": "tied", "activation": encoder["activation"], "norm_eps": encoder["norm_eps"]}
+        elif classifies:
             target = classes_of(config, tensors["classifier.weight"].shape[0], name)
             dropout = config.get("classifier_dropout")
             head = {"name": "classification", "dropout": encoder["dropout"] if dropout is None else float(dropout)}
         else:
             told = pooling_of(snapshot)
             head = {"name": "embedding", "pooling": str(told if self.pooling is SentencePooling.CONFIG else self.pooling)}
-        state, report = read_all(rules(encoder, classifies=classifies), tensors, unused=HEADS_LEFT_OUT, where=name)
+        wanted_rules = [*rules(encoder, classifies=classifies), *(MASKED_RULES if masked else [])]
+        left_out = HEADS_LEFT_OUT | {"cls.seq_relationship.": "tells whether two sentences follow each other"}
+        if masked:
+            left_out.pop("cls.")
+        state, report = read_all(wanted_rules, tensors, unused=left_out, where=name)
         return Foreign(
             processor=Processor({"text": codec}, {target.spec.name: target}),
             model={"encoder": encoder, "head": head},
@@ -92,10 +105,17 @@ class BertConverter:
         vocabulary, dim = state["encoder.embedding.weight"].shape
         if not encoder["segments"]:
             state["encoder.segments.weight"] = torch.zeros(1, dim)
-        tensors = write_all(rules(encoder | {"segments": encoder["segments"] or 1}, classifies=classifies), state)
-        if classifies:
-            tensors = {key if key.startswith("classifier.") else f"bert.{key}": value for key, value in tensors.items()}
+        masked = head["name"] == "masked_tokens"
+        named = [*rules(encoder | {"segments": encoder["segments"] or 1}, classifies=classifies), *(MASKED_RULES if masked else [])]
+        tensors = write_all(named, state)
+        if classifies or masked:
+            tensors = {key if key.startswith(("classifier.", "cls.")) else f"bert.{key}": value for key, value in tensors.items()}
+        if masked:
+            bias = tensors["cls.predictions.bias"]
+            tensors["cls.predictions.bias"] = torch.cat([bias, bias.new_zeros(vocabulary - len(bias))])
         config = foreign_config(encoder, vocabulary, state["encoder.positions.weight"].shape[0], tokenizer.pad_id)
+        if masked:
+            config["architectures"] = ["BertForMaskedLM"]
         if classifies:
             target: Any = loaded.processor.targets[next(iter(loaded.processor.targets))]
             labels = target.spec.labels
@@ -107,8 +127,20 @@ class BertConverter:
                 "classifier_dropout": head["dropout"],
             }
         write_folder(folder, config, tensors, tokenizer, max_length)
-        if not classifies:
+        if not classifies and not masked:
             write_sentence_encoder(folder, "mean" if head["pooling"] == "auto" else head["pooling"], encoder["dim"], max_length)
+
+
+def one_matrix(tensors: dict[str, Tensor], entries: int, name: str) -> dict[str, Tensor]:
+    """A masked language model's tensors without what it holds twice, and its bias of the tokenizer's entries alone.
+
+    Raises:
+        CheckpointError: where its scores are by another matrix than the table of embeddings.
+    """
+    if SCORES in tensors and not torch.equal(tensors[SCORES], tensors["embeddings.word_embeddings.weight"]):
+        raise CheckpointError(f"{name}: {SCORES} is another matrix than the table of embeddings; the published ones share it, and zoo reads those")
+    found = {key: value for key, value in tensors.items() if key not in MASKED_COPIES}
+    return found | {"cls.predictions.bias": found["cls.predictions.bias"][:entries]}
 
 
 def classifies_texts(config: dict[str, Any], tensors: dict[str, Tensor], name: str) -> bool:
@@ -212,6 +244,13 @@ def rules(encoder: dict[str, Any], *, classifies: bool) -> list[Rule]:
     return [*found, *layer("head.classifier", "classifier")] if classifies else found
 
 
+MASKED_RULES: list[Rule] = [
+    *layer("head.dense", "cls.predictions.transform.dense"),
+    *layer("head.norm", "cls.predictions.transform.LayerNorm"),
+    One("head.output.bias", "cls.predictions.bias"),
+]
+
+
 def tokenizer_of(snapshot: Snapshot) -> WordPieceTokenizer:
     """From tokenizer.json; of a checkpoint older than that, from vocab.txt.
 
@@ -256,9 +295,9 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
     """Raises:
     CheckpointError: for a model that is no BERT; says every difference.
     """
-    if encoder["name"] != "transformer" or decoder["name"] != "none" or head["name"] not in ("classification", "embedding"):
+    if encoder["name"] != "transformer" or decoder["name"] != "none" or head["name"] not in ("classification", "embedding", "masked_tokens"):
         parts = f"{encoder['name']} -> {decoder['name']} -> {head['name']}"
-        raise no_place("BERT", [f"it is {parts}, where transformer -> none -> classification or embedding is needed"])
+        raise no_place("BERT", [f"it is {parts}, where transformer -> none -> classification, embedding or masked_tokens is needed"])
     normed = {} if encoder["embedding_norm"] == "after" else {"embedding_norm": "auto"}
     wrong, overrides = other_options(encoder, {"placement": "post", "positions": "learned", "attention": "bidirectional", **PLAIN, **normed})
     if encoder["activation"] not in ACTIVATIONS:
@@ -271,6 +310,18 @@ def refuse_other_architectures(encoder: dict[str, Any], head: dict[str, Any], de
         )
         overrides += ["model.encoder.pooler=first"] if encoder["pooler"] != "first" else []
         overrides += ["model.head.pooling=auto"] if head["pooling"] != "auto" else []
+    if head["name"] == "masked_tokens":
+        like = {
+            "before": "dense",
+            "output": "tied",
+            "output_bias": "with",
+            "bias": "with",
+            "activation": encoder["activation"],
+            "norm_eps": encoder["norm_eps"],
+        }
+        told, more = other_options(head, like)
+        wrong += [line.replace("model.encoder.", "model.head.") for line in told]
+        overrides += [line.replace("model.encoder.", "model.head.") for line in more]
     if head["name"] == "embedding" and head["dim"]:
         wrong.append(f"model.head.dim is {head['dim']}, where 0 is needed: BERT has no layer after its encoder")
         overrides.append("model.head.dim=0")

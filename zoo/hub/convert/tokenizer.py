@@ -70,4 +70,7 @@ def write_tokenizer(folder: Path, tokenizer: SubwordTokenizer, max_length: int, 
     for role, number in (("eos_token", tokenizer.end_id), ("bos_token", tokenizer.begin_id)):
         if number is not None:
             told[role] = tokenizer.library.id_to_token(number)
+    if tokenizer.mask_id is not None:
+        told["mask_token"] = tokenizer.library.id_to_token(tokenizer.mask_id)
+        told |= {"cls_token": told.get("bos_token"), "sep_token": told.get("eos_token")}
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **told})
