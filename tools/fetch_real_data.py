@@ -3,7 +3,8 @@
 usage: python tools/fetch_real_data.py [DEST] SET...
 
 DEST defaults to .real. Everything is unpacked below DEST/x, where zoo's tests find it through `export ZOO_REAL_DATA=DEST/x`; beside it are
-links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, breast_cancer, stamps), which zoo's presets read through `export ZOO_DATA=DEST`.
+links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, brown, breast_cancer, stamps), which zoo's presets read through
+`export ZOO_DATA=DEST`.
 SET is min (0.3 GB: a real set for nearly every task), full (another 0.6 GB), or any of the sets that --list shows. Every archive is checked against its
 pinned sha256. What is there already is not fetched again; a broken-off call goes on where it stopped. Licences differ, GPL, CC-BY-SA
 and GroupLens among them: fetch it, do not pass it on.
@@ -219,7 +220,23 @@ def after_bible(data: Path) -> str:
     return f"passages in {data / prepare_bible.TARGET}: {count:,}, {size:,} bytes; pairs in {data / prepare_bible_pairs.TARGET}: {told}"
 
 
-AFTER: dict[str, Callable[[Path], str]] = {"vader": after_vader, "bible": after_bible, "breast_cancer": after_breast_cancer, "stamps": after_stamps}
+def after_brown(data: Path) -> str:
+    """Sentences as a table; where there are some already they stay."""
+    from prepare_brown import TARGET, prepare
+
+    if (data / TARGET).is_file():
+        return f"sentences in {data / TARGET}"
+    counts = prepare(data)
+    return f"sentences in {data / TARGET}: {', '.join(f'{name} {number:,}' for name, number in counts.items())}"
+
+
+AFTER: dict[str, Callable[[Path], str]] = {
+    "vader": after_vader,
+    "bible": after_bible,
+    "brown": after_brown,
+    "breast_cancer": after_breast_cancer,
+    "stamps": after_stamps,
+}
 
 
 LINKS = {
@@ -228,6 +245,7 @@ LINKS = {
     "sample_sounds": "x/sonic-pi-samples/usr/share/sonic-pi/samples",
     "tweets": "x/vader_manifests",
     "bible": "x/bible",
+    "brown": "x/brown",
     "breast_cancer": "x/breast_cancer",
     "stamps": "x/tuxpaint_manifests",
     "tuxpaint": "x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps",

@@ -192,6 +192,25 @@ class MaskedTarget(TargetSpec):
     ignore_index: int = -1
 
 
+@dataclass(frozen=True, kw_only=True)
+class TagTarget(TargetSpec):
+    """A label for every word of the text ``of``: B N int64, at the first token of a word, ``ignore_index`` elsewhere.
+
+    ``provisional``: ``labels`` where a sketch could not know them; empty once the data is read.
+    """
+
+    kind = "tags"
+    labels: tuple[str, ...]
+    of: str = "text"
+    ignore_index: int = -1
+    provisional: tuple[str, ...] = ()
+
+    @property
+    def bio(self) -> bool:
+        """Whether labels make spans: B- and I- with a kind, and O."""
+        return all(label == "O" or label[:2] in ("B-", "I-") for label in self.labels)
+
+
 # --- between the parts of a model -----------------------------------------------------------------------------------------------
 
 
@@ -266,7 +285,9 @@ class DataSpec(Spec):
 
 
 INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)}
-TARGET_KINDS: dict[str, type[TargetSpec]] = {spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget)}
+TARGET_KINDS: dict[str, type[TargetSpec]] = {
+    spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget, TagTarget)
+}
 
 
 def by_name(specs: tuple[N, ...], name: str, what: str) -> N:

@@ -34,6 +34,7 @@ HUGE = ("llama3_1b", "qwen2_0_5b", "mistral_7b")
 TRANSLATION = ["data=english_spanish", "model/encoder=transformer_tiny", "model/decoder=transformer_tiny", "model/head=next_token"]
 ENCODER_OF = {
     "english_spanish": TRANSLATION[1:],
+    "brown_pos": ["model/encoder=transformer_tiny", "model/head=token_classification"],
     "bible": LANGUAGE,
     "movies": ["model/encoder=transformer_tiny"],
     "breast_cancer": ["model/encoder=table_tiny"],

@@ -31,6 +31,7 @@ from zoo.specs import (
     PairTarget,
     SpectrogramInput,
     TableInput,
+    TagTarget,
     TargetSpec,
     TextInput,
     TokenTarget,
@@ -54,6 +55,8 @@ TARGETS: dict[str, TargetSpec] = {
     "numbers": NumberTarget(name="sizes", columns=("height", "width"), mean=(170.0, -3.0), std=(12.0, 0.5)),
     "item": ItemTarget(name="next", num_items=30),
     "pair": PairTarget(name="pair"),
+    "parts of speech": TagTarget(name="tags", labels=("noun", "verb", "sign")),
+    "spans": TagTarget(name="tags", labels=("O", "B-place", "I-place", "B-person", "I-person")),
     "masked": MaskedTarget(name="masked", vocab_size=40),
     "token": TokenTarget(name="next", vocab_size=40),
 }

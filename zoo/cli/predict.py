@@ -223,6 +223,10 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
         case {"continuation": text} | {"text": text}:
             return text, str(answer.get("note", ""))
+        case {"words": words}:
+            spans = [f"{span['kind']}: {span['text']}" for span in answer["spans"]] if "spans" in answer else []
+            tagged = ", ".join(spans) or "(none)" if "spans" in answer else " ".join(f"{entry['word']}/{entry['tag']}" for entry in words)
+            return tagged, str(answer.get("note", ""))
         case {"filled": text, "masked": masked}:
             told = ["|".join(f"{entry['token']} {entry['probability']:.1%}" for entry in place[:3]) for place in masked]
             return text, ", ".join(told)

@@ -28,6 +28,8 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "item": frozenset(),  # its vocabulary is the history's
     "token": frozenset(),  # its vocabulary is the text's
     "masked": frozenset(),  # likewise
+    "words": frozenset({"tokenizer"}),
+    "tags": frozenset({"labels"}),
     "written": frozenset({"tokenizer"}),
     "written_token": frozenset(),  # its vocabulary is that of what was written
 }
@@ -167,9 +169,8 @@ def _plain(codec: Codec) -> dict[str, Any]:
 
 def ways_to_keep(inputs: Mapping[str, InputCodec], folder: Path) -> list[str]:
     """What to write for a run that is to keep the vocabularies of the processor in ``folder``."""
-    return [
-        f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / name}" for name, codec in inputs.items() if codec.kind == "text"
-    ][:1]
+    texts = [name for name, codec in inputs.items() if codec.kind in ("text", "words")]
+    return [f"use the tokenizer that the weights were trained with: data.tokenizer.path={folder / name}" for name in texts[:1]]
 
 
 def _same(before: Any, now: Any) -> bool:

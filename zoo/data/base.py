@@ -119,6 +119,9 @@ class Tokenizer(Protocol):
     def cut_at(self, text: str, max_length: int) -> int | None:
         """Bytes of the text's UTF-8 that ``encode(text, max_length)`` holds, where that is not all of it; None where nothing is cut off."""
 
+    def offsets(self, text: str, max_length: int | None = None) -> list[tuple[int, int]]:
+        """Where each token of ``encode`` stands in the text, from and up to a letter; (0, 0) for special ones."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of identifiers; special tokens are left out."""
 

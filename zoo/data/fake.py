@@ -22,6 +22,7 @@ from zoo.specs import (
     PairTarget,
     SpectrogramInput,
     TableInput,
+    TagTarget,
     TargetSpec,
     TokenInput,
     TokenTarget,
@@ -116,6 +117,10 @@ def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: to
             last = torch.tensor(lengths)[:, None] - 1
             asked = mask & (torch.arange(max(lengths)) != last)
             return {target.name: tokens.masked_fill(~asked, target.ignore_index), target.bytes: last * 3}
+        case TagTarget():
+            mask = length_mask(lengths)
+            labels = torch.randint(0, len(target.labels), mask.shape, generator=generator)
+            return {target.name: labels.masked_fill(~mask, target.ignore_index)}
         case MaskedTarget():
             mask = length_mask(lengths)
             tokens = torch.randint(0, target.vocab_size, mask.shape, generator=generator)

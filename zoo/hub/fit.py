@@ -193,7 +193,7 @@ def meaning(processor: Processor | None, model: Model) -> Meaning:
     for name, codec in processor.inputs.items():
         given: Any = codec
         if name in model.inputs or len(processor.inputs) == 1:
-            if codec.kind == "text" and hasattr(given.tokenizer, "library"):
+            if codec.kind in ("text", "words") and hasattr(given.tokenizer, "library"):
                 vocabulary = given.tokenizer.library.get_vocab()
             elif codec.kind == "image":
                 size = given.size
@@ -202,7 +202,7 @@ def meaning(processor: Processor | None, model: Model) -> Meaning:
     target: Any = counterpart(processor.targets[head.target.name], head.target.name, processor.targets) if head.target.name in processor.targets else None
     if target is None and len(processor.targets) == 1:
         target = next(iter(processor.targets.values()))
-    if target is not None and target.kind == "class":
+    if target is not None and target.kind in ("class", "tags"):
         labels = target.spec.labels
     return Meaning(vocabulary=vocabulary, labels=labels, size=size, written=written)
 

@@ -25,6 +25,7 @@ GIVES = {
     "item": "rankings",
     "pair": "vectors or how near they are",
     "token": "continuations of a text",
+    "tags": "a tag for every word",
     "masked": "what stands at masks",
 }
 """What a model answers with, by the kind of its head's target."""

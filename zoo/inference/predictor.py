@@ -243,7 +243,8 @@ class Predictor:
             prediction = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in self.model(batch.inputs).items()}
             head: Any = self.model.head
             decoded = head.decode(prediction, batch.targets)
-            answers |= {place: self._shaped(answer, rows[place], top_k) for place, answer in zip(rows, decoded, strict=True)}
+            usable = zip(rows, decoded, reasons, strict=True)
+            answers |= {place: self._shaped(answer, rows[place], top_k) for place, answer, reason in usable if reason is None}
         answers |= {
             place: self._unusable(None if several else rows[place][self.model.input], reason, top_k)
             for place, reason in zip(rows, reasons, strict=True)

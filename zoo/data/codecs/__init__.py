@@ -9,11 +9,12 @@ from zoo.data.codecs.label import ClassCodec, NumberCodec
 from zoo.data.codecs.masked import MaskedTokenCodec
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import TableCodec
+from zoo.data.codecs.tag import TagCodec, WordsCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import WrittenCodec, WrittenTokenCodec
 
-INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec)}
+INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec, WordsCodec)}
 TARGET_CODECS: dict[str, Any] = {
-    codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec, MaskedTokenCodec)
+    codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec, MaskedTokenCodec, TagCodec)
 }

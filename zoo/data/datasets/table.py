@@ -17,6 +17,7 @@ from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
 from zoo.data.codecs.masked import MaskedTokenCodec, Masking
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
+from zoo.data.codecs.tag import TagCodec, WordsCodec, words_of
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import Start, WrittenCodec, WrittenTokenCodec
@@ -27,7 +28,7 @@ from zoo.data.tokenizers.bpe import BpeTokenizer
 from zoo.errors import DataError
 from zoo.files import home
 from zoo.registry import DATASETS
-from zoo.specs import DataSpec, InputSpec, Labelling, TableInput, TargetSpec
+from zoo.specs import DataSpec, InputSpec, Labelling, TableInput, TagTarget, TargetSpec
 
 TEXT, IMAGE, AUDIO, TABLE, WRITTEN = "text", "image", "audio", "table", "written"
 FIT_CLIPS = 500
@@ -40,6 +41,7 @@ class TargetKind(StrEnum):
     PAIR = "pair"
     NEXT_TOKEN = "next_token"
     MASKED = "masked"
+    TAGS = "tags"
     TEXT = "text"
 
 
@@ -52,6 +54,7 @@ TARGET_NAMES = {
     TargetKind.PAIR: "pair",
     TargetKind.NEXT_TOKEN: "next",
     TargetKind.MASKED: "masked",
+    TargetKind.TAGS: "tags",
     TargetKind.TEXT: "next",
 }
 
@@ -90,9 +93,9 @@ class Table:
         target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input;
             with target_kind=next_token or masked that of `text` itself.
         target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; pair, where a row's inputs belong together
-            and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); masked, words of the
-            text that are hidden (model/head=masked_tokens, data/tokenizer=wordpiece); or text, which a
-            decoder writes from what the row gives (model/decoder=transformer).
+            and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); tags, one for every
+            word of the text, both as lists (model/head=token_classification); masked, words of the text that are hidden (model/head=masked_tokens,
+            data/tokenizer=wordpiece); or text, which a decoder writes from what the row gives (model/decoder=transformer).
         mask_share: for target_kind=masked: the share of words, or tokens, that are asked for.
         masking: for target_kind=masked: whole words, or tokens by themselves.
         target_tokenizer: for target_kind=text; null takes the inputs' tokenizer, trained on both, where there is a text, else byte-level BPE.
@@ -157,7 +160,8 @@ class Table:
         self.codecs: dict[str, InputCodec] = {}
         self.written: str | None = None
         if text is not None:
-            self.codecs[TEXT] = TextCodec(name=TEXT, tokenizer=tokenizer if tokenizer is not None else BpeTokenizer(), max_length=max_length)
+            kind = WordsCodec if target_kind is TargetKind.TAGS else TextCodec
+            self.codecs[TEXT] = kind(name=TEXT, tokenizer=tokenizer if tokenizer is not None else BpeTokenizer(), max_length=max_length)
         if image is not None:
             self.codecs[IMAGE] = ImageCodec(name=IMAGE, channels=image_channels, size=(image_size, image_size))
         if audio is not None:
@@ -171,6 +175,8 @@ class Table:
         self.optional = tuple(dict.fromkeys(optional))
         self._write(target_tokenizer, target_max_length, target_start, max_length)
         inputs = {*self.sources.values(), *numbers, *categories}
+        if target_kind is TargetKind.TAGS and text is None:
+            raise ValueError("target_kind=tags is of the words of a text; name its column: text=COLUMN")
         self.mask_share, self.masking = mask_share, masking
         if target_kind in OF_THE_TEXT and self.targets != [text]:
             raise ValueError(f"target_kind={target_kind} tells the tokens of the text itself: text={text}, target={target} have to be one column")
@@ -201,6 +207,8 @@ class Table:
             target = self._next_token().spec
         elif self.target_kind is TargetKind.MASKED:
             target = self._masked().spec
+        elif self.target_kind is TargetKind.TAGS:
+            target = TagTarget(name=self.target_name, labels=("a", "b"), of=TEXT, provisional=("labels",))
         elif self.target_kind is TargetKind.TEXT:
             target = self._written_token().spec
         else:
@@ -304,6 +312,8 @@ class Table:
                     texts = train.column(self.sources[name])
                     if self._shares(codec):
                         texts = [*texts, *train.column(self.targets[0])]
+                    if isinstance(codec, WordsCodec):
+                        texts = [" ".join(found) for found in usable(lambda raw: words_of(raw)[0], texts)]
                     codec.fit([str(text) for text in texts if text is not None and not (name in self.optional and is_empty(text))])
                 case WrittenCodec():
                     if any(isinstance(other, TextCodec) and self._shares(other) for other in self.codecs.values()):
@@ -347,6 +357,10 @@ class Table:
             return self._next_token()
         if self.target_kind is TargetKind.MASKED:
             return self._masked()
+        if self.target_kind is TargetKind.TAGS:
+            words = self.codecs[TEXT]
+            assert isinstance(words, WordsCodec)
+            return TagCodec.fit(self.target_name, train.column(self.targets[0]), words)
         if self.target_kind is TargetKind.TEXT:
             return self._written_token()
         return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
@@ -408,6 +422,8 @@ class TableSplit:
         if self.target is not None:
             name, columns = self.target
             raw[name] = [row[column] for column in columns] if name == TARGET_NAMES[TargetKind.NUMBER] else row[columns[0]]
+            if name == TARGET_NAMES[TargetKind.TAGS]:
+                raw[name] = {"words": raw[TEXT], "tags": raw[name]}
         if self.written is not None:
             raw[WRITTEN] = row[self.written]
         return raw

@@ -43,6 +43,10 @@ class ByteTokenizer:
     def cut_at(self, text: str, max_length: int) -> int | None:
         return room(max_length) if len(text.encode("utf-8", "replace")) > room(max_length) else None
 
+    def offsets(self, text: str, max_length: int | None = None) -> list[tuple[int, int]]:
+        places = [(place, place + 1) for place, letter in enumerate(text) for _ in letter.encode("utf-8", "replace")]
+        return [(0, 0), *(places if max_length is None else places[: room(max_length)]), (0, 0)]
+
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(token - OFFSET for token in ids if OFFSET <= token < self.vocab_size).decode("utf-8", "replace")
 

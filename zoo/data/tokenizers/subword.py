@@ -209,6 +209,9 @@ class SubwordTokenizer(ABC):
         plain.truncate(room(self.library, max_length))
         return self.library.post_process(plain)
 
+    def offsets(self, text: str, max_length: int | None = None) -> list[tuple[int, int]]:
+        return self.encoding(text, max_length).offsets
+
     @property
     def mask_id(self) -> int | None:
         """The token that stands for one that is to be told; None where there is none."""
