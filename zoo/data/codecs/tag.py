@@ -183,7 +183,7 @@ def first_tokens(tokenizer: Tokenizer, words: Sequence[str], max_length: int) ->
             continue
         while number < len(words) - 1 and end > ends[number]:  # a token belongs to the word that its last letter is of
             number += 1
-        if places[number] is None:
+        if places[number] is None and end > ends[number] - len(words[number]):  # not the space before it alone
             places[number] = place
     return places
 
