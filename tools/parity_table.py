@@ -1,9 +1,10 @@
-"""How far converted models are from the library that wrote them: the largest absolute difference of hidden states and logits, model by model.
+"""How far converted models are from the library that wrote them: the largest difference of hidden states, scores, losses and gradients, model by model.
 
     python tools/parity_table.py
 
-Runs tests/reference/test_converters.py (random weights that transformers, timm and torchvision saved in their own layouts, padded batches, both ways) and
-prints what its comparisons found, in fp32. Exit code 1 where a test fails, or a difference is beyond 1e-5.
+Runs the converters' tests of tests/reference (random weights that transformers, timm and torchvision saved in their own layouts, padded batches, both
+ways) and prints what their comparisons found, in fp32: absolute, and relative to the largest value where that is above 1. Exit code 1 where a test fails,
+or a difference is beyond 1e-5.
 """
 
 import sys
@@ -16,34 +17,43 @@ from tools.figures import ROOT, markdown, use_this_tree, verdict
 
 use_this_tree()
 
+BOUND = 1e-5
+
+
+FILES = ("test_converters.py", "test_causal_converters.py", "test_masked_converters.py", "test_seq2seq_converters.py")
+
 
 def main() -> int:
     import pytest
 
-    from tests.reference import test_converters as tests
-
     found: dict[str, list[float]] = {}
     running = [""]
-    compare = tests.close
 
-    def close(ours: Any, theirs: Any) -> None:
-        found.setdefault(running[0], []).append(float((ours - theirs).abs().max()))
-        compare(ours, theirs)
+    def watched(compare: Any) -> Any:
+        def close(ours: Any, theirs: Any) -> None:
+            size = max(1.0, float(theirs.detach().abs().max()))
+            found.setdefault(running[0], []).append(float((ours - theirs).detach().abs().max()) / size)
+            compare(ours, theirs)
+
+        close.watched = True  # type: ignore[attr-defined]
+        return close
 
     class Watch:
         failed = 0
 
         def pytest_runtest_setup(self, item: Any) -> None:
             running[0] = item.name.removeprefix("test_")
-            item.module.close = close
+            if not hasattr(item.module.close, "watched"):
+                item.module.close = watched(item.module.close)
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             self.failed += report.failed
 
     watch = Watch()
-    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", str(ROOT / "tests" / "reference" / "test_converters.py")], plugins=[watch])
+    files = [str(ROOT / "tests" / "reference" / name) for name in FILES]
+    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", *files], plugins=[watch])
     print(markdown(("model", "comparisons", "largest difference"), [(name, len(values), f"{max(values):.1e}") for name, values in found.items()]))
-    beyond = [f"{name}: {max(values)}" for name, values in found.items() if max(values) > tests.BOUND]
+    beyond = [f"{name}: {max(values)}" for name, values in found.items() if max(values) > BOUND]
     return verdict([*beyond, *(["a test failed"] if watch.failed else [])])
 
 

@@ -195,8 +195,8 @@ class TransformerEncoder(nn.Module):
         far = None if self.rotary is None else self.rotary(length, tokens.device)
         near = far if self.local_rotary is self.rotary or self.local_rotary is None else self.local_rotary(length, tokens.device)
         relative = None if self.relative is None else self.relative(length, length, tokens.device)  # H N N
-        for block, window in zip(self.blocks, self.windows, strict=True):
-            x = block(x, mask, near if window else far, packing, relative)
+        for block in self.blocks:
+            x = block(x, mask, near if block.attention.window else far, packing, relative)  # type: ignore[union-attr]
         x = self.norm(x)
         if packing is not None:
             x, mask = packing.unpack(x), packing.mask

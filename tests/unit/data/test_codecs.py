@@ -15,13 +15,17 @@ from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
+from zoo.data.codecs.masked import MaskedTokenCodec, Masking
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
+from zoo.data.codecs.tag import TagCodec, WordsCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.token import NextTokenCodec
+from zoo.data.codecs.written import Start, WrittenCodec, WrittenTokenCodec
 from zoo.data.processor import Processor
 from zoo.data.tokenizers.bpe import BpeTokenizer
 from zoo.data.tokenizers.byte import ByteTokenizer
+from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError, DataError
 from zoo.specs import Labelling
 from zoo.structs import Values
@@ -211,7 +215,15 @@ def everything() -> Processor:
     bpe = BpeTokenizer(vocab_size=280)
     bpe.train(["some text of some length"] * 3)
     text = TextCodec(name="text", tokenizer=bpe, max_length=9)
+    pieces = WordPieceTokenizer(vocab_size=100)
+    pieces.train(["some text of some length"] * 3)
+    gaps = TextCodec(name="gaps", tokenizer=pieces, max_length=9)
+    tokens = WordsCodec(name="tokens", tokenizer=pieces, max_length=9)
+    written = WrittenCodec(name="written", tokenizer=ByteTokenizer(), max_length=9, start=Start.END)
     inputs = {
+        "gaps": gaps,
+        "tokens": tokens,
+        "written": written,
         "image": ImageCodec(name="image", channels=3, size=(4, 6), mean=(0.1, 0.2, 0.3), std=(1.0,)),
         "text": text,
         "bytes": TextCodec(name="bytes", tokenizer=ByteTokenizer(), max_length=7),
@@ -226,6 +238,9 @@ def everything() -> Processor:
         "item": ItemCodec(name="item", catalogue=CATALOGUE, history="history", max_length=3),
         "thing": PairCodec(name="thing"),
         "following": NextTokenCodec(name="following", text=text),
+        "hidden": MaskedTokenCodec(name="hidden", text=gaps, share=0.3, masking=Masking.TOKENS),
+        "parts": TagCodec(name="parts", labels=("N", "V"), words=tokens),
+        "next": WrittenTokenCodec(name="next", written=written),
     }
     return Processor(inputs, targets)
 
@@ -243,6 +258,12 @@ ROW = {
     "item": {"next": [0, 4], "seen": [1, 3]},
     "thing": "a cup",
     "following": "the cat",
+    "gaps": "some [MASK] text",
+    "hidden": "some [MASK] text",
+    "tokens": ["some", "text"],
+    "parts": {"words": ["some", "text"], "tags": ["N", "V"]},
+    "written": "text",
+    "next": "text",
 }
 
 
@@ -255,7 +276,7 @@ def test_a_saved_processor_prepares_alike(tmp_path: Path) -> None:
     again = Processor.load(tmp_path)
     assert again.spec == first.spec
     one, two = first.batch([ROW, ROW], with_targets=True), again.batch([ROW, ROW], with_targets=True)
-    assert set(one.targets) == {"label", "tags", "value", "item", "seen", "thing", "following", "bytes"}
+    assert set(one.targets) == {"label", "tags", "value", "item", "seen", "thing", "following", "bytes", "hidden", "words", "parts", "next"}
     for name, values in one.inputs.items():
         pair = (values.values, two.inputs[name].values)
         if isinstance(pair[0], dict):

@@ -103,6 +103,8 @@ class Stacked:
     def read(self, theirs: Mapping[str, Tensor]) -> State:
         given = [theirs[name] for name in self.parts]
         query, key, value = given if len(given) == 3 else given[0].chunk(3)
+        if key.shape != value.shape or query.shape[1:] != key.shape[1:] or query.shape[0] != self.shared * key.shape[0]:
+            raise ValueError(f"{self.shared} x as many rows of queries as of keys and of values are needed")
         return {self.our: stack_heads(query, key, value, self.heads)}
 
     def write(self, ours: Mapping[str, Tensor]) -> State:
