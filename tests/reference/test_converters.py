@@ -321,7 +321,7 @@ def test_a_tagger_of_tokens_is_no_classifier_of_texts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["BertForPreTraining", "BertForMaskedLM"])
 @torch.no_grad()
-def test_what_bert_was_pretrained_as_is_an_encoder(tmp_path: Path, kind: str) -> None:
+def test_what_bert_was_pretrained_as_keeps_its_encoder(tmp_path: Path, kind: str) -> None:
     reference = small_bert(kind)
     loaded = bundled(saved_bert(reference, tmp_path / "theirs"), "bert", tmp_path)
     ids = torch.randint(5, len(WORDS), (2, 9))
