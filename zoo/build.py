@@ -19,6 +19,7 @@ from zoo.specs import (
     INPUT_KINDS,
     TARGET_KINDS,
     ClassTarget,
+    ContextTarget,
     DataSpec,
     FeatureSpec,
     Horizon,
@@ -84,7 +85,7 @@ def build_model(config: ModelNodes, spec: DataSpec, *, fetch: bool = True) -> Mo
         decoder: Any = _build(DECODERS, config.decoder, "model.decoder", encoder.output_spec, *([] if written is None else [written]))
         target: Any = choose(HEADS, config.head["name"], spec.targets, config.model.target, "model.target")
         head: Any = _build(HEADS, config.head, "model.head", decoder.output_spec, target)
-    if isinstance(target, TokenTarget) and target.of not in (*inputs, None if written is None else written.name):
+    if isinstance(target, TokenTarget | ContextTarget) and target.of not in (*inputs, None if written is None else written.name):
         raise ConfigError(
             "model.decoder",
             f"the target is the text {target.of!r}, which the model does not take: it reads {', '.join(inputs)}",

@@ -211,6 +211,22 @@ class TagTarget(TargetSpec):
         return all(label == "O" or label[:2] in ("B-", "I-") for label in self.labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContextTarget(TargetSpec):
+    """The words around each word of the text ``of``: B N int64, the words themselves, ``ignore_index`` for what is none (padding, special tokens).
+
+    ``counts``: occurrences of each identifier in the training split, 0 for what is no word.
+    ``provisional``: says that they are not known before the data is read; empty once they are.
+    """
+
+    kind = "context"
+    vocab_size: int
+    counts: tuple[int, ...] = ()
+    of: str = "text"
+    ignore_index: int = -1
+    provisional: tuple[str, ...] = ()
+
+
 # --- between the parts of a model -----------------------------------------------------------------------------------------------
 
 
@@ -237,6 +253,7 @@ class FeatureSpec(Spec):
         layout: the richest form that is always there.
         length: tokens of a sequence where it is the same for every item, else None.
         causal: position n depends on inputs up to n only.
+        local: position n depends on input n only, whatever stands around it.
         pooled: ``Features.pooled`` is given; heads pool for themselves otherwise.
         maps: feature maps, finest first; empty where there are none.
         parts: names of the positions of ``tokens``, where each is one input by itself; empty elsewhere.
@@ -246,6 +263,7 @@ class FeatureSpec(Spec):
     layout: Layout
     length: int | None = None
     causal: bool = False
+    local: bool = False
     pooled: bool = False
     maps: tuple[MapSpec, ...] = ()
     parts: tuple[str, ...] = ()
@@ -286,7 +304,7 @@ class DataSpec(Spec):
 
 INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)}
 TARGET_KINDS: dict[str, type[TargetSpec]] = {
-    spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget, TagTarget)
+    spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget, TagTarget, ContextTarget)
 }
 
 

@@ -17,6 +17,7 @@ from zoo.layers.dropout import key_foreign, name_randomness
 from zoo.registry import DECODERS, ENCODERS, HEADS
 from zoo.specs import (
     ClassTarget,
+    ContextTarget,
     DataSpec,
     FeatureSpec,
     HistoryInput,
@@ -59,6 +60,7 @@ TARGETS: dict[str, TargetSpec] = {
     "spans": TagTarget(name="tags", labels=("O", "B-place", "I-place", "B-person", "I-person")),
     "masked": MaskedTarget(name="masked", vocab_size=40),
     "token": TokenTarget(name="next", vocab_size=40),
+    "context": ContextTarget(name="context", vocab_size=40, counts=(0, 0, *range(1, 39))),
 }
 FEATURES: dict[str, FeatureSpec] = {
     "vector": FeatureSpec(dim=12, layout=Layout.VECTOR, pooled=True),
@@ -66,6 +68,7 @@ FEATURES: dict[str, FeatureSpec] = {
     "pooled_sequence": FeatureSpec(dim=12, layout=Layout.SEQUENCE, length=9, pooled=True),
     "parts": FeatureSpec(dim=12, layout=Layout.SEQUENCE, length=2, parts=("image", "text")),
     "causal": FeatureSpec(dim=12, layout=Layout.SEQUENCE, causal=True),
+    "local": FeatureSpec(dim=12, layout=Layout.SEQUENCE, causal=True, local=True),
     "map": FeatureSpec(dim=12, layout=Layout.MAP, maps=(MapSpec(channels=6, stride=1), MapSpec(channels=12, stride=2))),
 }
 FOREIGN = {"timm", "torchvision"}

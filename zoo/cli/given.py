@@ -20,7 +20,11 @@ from zoo.inference.inputs import EXAMPLES, GIVES, SEVERAL, example, files, is_th
 from zoo.inference.sampling import WRITING
 from zoo.registry import HEADS
 
-BELONGS = {"top": (("class", "item", "masked"), f"{GIVES['class']} or {GIVES['item']}"), **dict.fromkeys(WRITING, (("token",), GIVES["token"]))}
+BELONGS = {
+    "top": (("class", "item", "masked"), f"{GIVES['class']} or {GIVES['item']}"),
+    "vectors": (("pair", "context"), "vectors"),
+    **dict.fromkeys(WRITING, (("token",), GIVES["token"])),
+}
 """Options that only some answers have: kinds of target, and how they are called."""
 MODALITIES = {"audio": "spectrogram"}
 """Modality of a record -> kind of an input, where they have two names."""

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model that is composed by overrides; sweeps with -m",
     "eval": "measure a run or a bundle on a split of its data",
     "predict": "answers for files, texts, rows or identifiers",
+    "neighbours": "the nearest of vectors that predict wrote",
     "pull": "fetch, check and convert a pretrained model",
     "cache": "what was fetched: list, verify, prune",
     "export": "write a bundle from any checkpoint, or another library's layout",
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json" in words
     try:
         if not words or words[0] in ("-h", "--help", "help"):
-            say(HELP.format(commands="\n".join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())))
+            say(HELP.format(commands="\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())))
             return 0
         if words[0] == "--version":
             from zoo import __version__

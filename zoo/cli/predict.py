@@ -34,6 +34,7 @@ options
                    of the distribution, of those at least --min-p P times as likely as the likeliest
   --repetition-penalty R   makes what is there already less likely (1: not)
   --beams N        followed side by side; --length-penalty P: above 0 longer ones gain (1)
+  --vectors FILE   of models that give vectors: write them to FILE (.npy, with names in FILE.json, or .parquet) for `zoo neighbours`
   --batch-size N   inputs that go through the model together (32); changes no answer
   --device D       auto, cpu, cuda ...
   --json --import X --debug as for every command: a list with one object per input
@@ -106,6 +107,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace | None:
     parser.add_argument("--length-penalty", type=float)
     parser.add_argument("--stop", action="append")
     parser.add_argument("--stream", action="store_const", const=True)
+    parser.add_argument("--vectors")
     parser.add_argument("--batch-size", type=whole(1))
     parser.add_argument("--device", default="auto")
     parser.add_argument("bundle", nargs="?")
@@ -124,6 +126,10 @@ def run(arguments: Sequence[str]) -> int:
     from zoo.hub.bundle import open_bundle
     from zoo.hub.resolve import resolve
 
+    if options.vectors is not None:
+        from zoo.inference.vectors import checked_path
+
+        checked_path(options.vectors)
     check_words(options)
     folder = resolve(options.bundle)
     bundle = open_bundle(folder)  # what is wrong with it is told before torch is imported
@@ -134,6 +140,8 @@ def run(arguments: Sequence[str]) -> int:
         return stream(folder, given, sampling, options)
     with only_json(options.json):
         answers = predicted(folder, given, sampling, options)
+        if options.vectors is not None:
+            answers = written(answers, options.vectors)
     if options.json:
         say_json(answers)
     else:
@@ -184,6 +192,27 @@ def predicted(folder: Path, given: Sequence[Any], sampling: Sampling | None, opt
     return predictor.predict(given, **{name: value for name, value in how.items() if value is not None})
 
 
+def written(answers: Sequence[dict[str, Any]], file: str) -> list[dict[str, Any]]:
+    """The vectors of the answers in a file; in their place the answers have the row that theirs is.
+
+    Raises:
+        ZooError: where there are none to write.
+    """
+    import numpy as np
+
+    from zoo.inference.vectors import Vectors, checked_path, save_vectors
+
+    good = [answer for answer in answers if "error" not in answer]
+    if not good or any("vector" not in answer for answer in good):
+        given = f"answers with {', '.join(key for key in good[0] if key != 'input')}" if good else "no answer to any of the inputs"
+        raise ZooError(f"--vectors {file}: the model gives {given}, and no vectors to write\n  way out: the same command without --vectors")
+    path = checked_path(file)
+    save_vectors(path, Vectors([_plain(answer["input"]) for answer in good], np.array([answer["vector"] for answer in good], dtype=np.float32)))
+    note(f"{len(good)} vectors of {len(good[0]['vector'])} numbers are in {path}; zoo neighbours {path} --of NAME")
+    rows = iter(range(len(good)))
+    return [answer if "error" in answer else {key: value for key, value in answer.items() if key != "vector"} | {"row": next(rows)} for answer in answers]
+
+
 def checked_device(wanted: str) -> str:
     """A device of this machine, before a model is loaded for it.
 
@@ -219,6 +248,8 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return ", ".join(labels) or "(none)", ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         case {"values": values}:
             return _plain(values), ""
+        case {"row": row}:
+            return f"row {row}", ""
         case {"vector": vector}:
             return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
         case {"continuation": text} | {"text": text}:

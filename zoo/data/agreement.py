@@ -32,10 +32,11 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "tags": frozenset({"labels"}),
     "written": frozenset({"tokenizer"}),
     "written_token": frozenset(),  # its vocabulary is that of what was written
+    "context": frozenset(),  # its vocabulary is the text's
 }
 """Keys of a codec's state that say what a model's rows and outputs stand for; files of a codec do so too."""
-OF_THE_INPUTS = ("item", "token", "masked")
-"""Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens."""
+OF_THE_INPUTS = ("item", "token", "masked", "context")
+"""Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens or words."""
 SHOWN = 60
 
 

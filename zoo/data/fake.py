@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.specs import (
     ClassTarget,
+    ContextTarget,
     DataSpec,
     HistoryInput,
     ImageInput,
@@ -126,6 +127,10 @@ def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: to
             tokens = torch.randint(0, target.vocab_size, mask.shape, generator=generator)
             asked = mask & (torch.arange(max(lengths)) % 3 == 0)
             return {target.name: tokens.masked_fill(~asked, target.ignore_index)}
+        case ContextTarget():
+            mask = length_mask(lengths)
+            words = torch.randint(0, target.vocab_size, mask.shape, generator=generator)
+            return {target.name: words.masked_fill(~mask, target.ignore_index)}
         case PairTarget():
             places = torch.arange(size)
             return {target.name: places - (places % 3 == 1).long()}  # every third row is of the same thing as the one before it

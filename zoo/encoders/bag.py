@@ -44,7 +44,7 @@ class BagOfWords(nn.Module):
         if self.grams is not None:
             nn.init.trunc_normal_(self.grams.weight, std=0.02)
         self.dropout = Dropout(dropout)
-        self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=True, pooled=True)
+        self.output_spec = FeatureSpec(dim=dim, layout=Layout.SEQUENCE, causal=True, local=ngrams == 1, pooled=True)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Features:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask  # B N

@@ -12,6 +12,7 @@ from zoo.hub.lineage import Base, hub_base, licence_notes, lineage_of
 from zoo.inference.inputs import example
 from zoo.specs import (
     ClassTarget,
+    ContextTarget,
     DataSpec,
     ImageInput,
     InputSpec,
@@ -31,6 +32,7 @@ TASKS: dict[tuple[type[InputSpec], type[TargetSpec]], str] = {
     (TextInput, ClassTarget): "text-classification",
     (SpectrogramInput, ClassTarget): "audio-classification",
     (TextInput, TokenTarget): "text-generation",
+    (TextInput, ContextTarget): "feature-extraction",
     (TableInput, ClassTarget): "tabular-classification",
     (TableInput, NumberTarget): "tabular-regression",
 }
@@ -236,6 +238,8 @@ def _answer(target: TargetSpec) -> str:
             return "a continuation, token by token,"
         case PairTarget():
             return "vectors to be compared by their cosine"
+        case ContextTarget():
+            return "a vector, near those of words that stand among the same others"
     return f"{_a(target.kind)} {target.kind}"
 
 
@@ -287,6 +291,8 @@ def _describe_target(target: TargetSpec) -> str:
             return f"`{target.name}`: what follows, token by token, out of {target.vocab_size:,}"
         case PairTarget():
             return f"`{target.name}`: no label; how well the inputs of a row go together, as the cosine of their vectors"
+        case ContextTarget():
+            return f"`{target.name}`: no label; the words around each word, out of {target.vocab_size:,}"
     return f"`{target.name}`: {target.kind}"
 
 

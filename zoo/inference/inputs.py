@@ -27,6 +27,7 @@ GIVES = {
     "token": "continuations of a text",
     "tags": "a tag for every word",
     "masked": "what stands at masks",
+    "context": "vectors",
 }
 """What a model answers with, by the kind of its head's target."""
 VALUES = {"image": "IMAGE_FILE", "text": "some text", "spectrogram": "SOUND_FILE", "history": {"user": "ID"}}

@@ -12,6 +12,7 @@ import torch
 
 from zoo.data.codecs import INPUT_CODECS, TARGET_CODECS
 from zoo.data.codecs.audio import AudioCodec
+from zoo.data.codecs.context import ContextCodec
 from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
@@ -239,6 +240,7 @@ def everything() -> Processor:
         "thing": PairCodec(name="thing"),
         "following": NextTokenCodec(name="following", text=text),
         "hidden": MaskedTokenCodec(name="hidden", text=gaps, share=0.3, masking=Masking.TOKENS),
+        "around": ContextCodec(name="around", text=text).counted(["some text"]),
         "parts": TagCodec(name="parts", labels=("N", "V"), words=tokens),
         "next": WrittenTokenCodec(name="next", written=written),
     }
@@ -264,6 +266,7 @@ ROW = {
     "parts": {"words": ["some", "text"], "tags": ["N", "V"]},
     "written": "text",
     "next": "text",
+    "around": "some text",
 }
 
 
@@ -276,7 +279,7 @@ def test_a_saved_processor_prepares_alike(tmp_path: Path) -> None:
     again = Processor.load(tmp_path)
     assert again.spec == first.spec
     one, two = first.batch([ROW, ROW], with_targets=True), again.batch([ROW, ROW], with_targets=True)
-    assert set(one.targets) == {"label", "tags", "value", "item", "seen", "thing", "following", "bytes", "hidden", "words", "parts", "next"}
+    assert set(one.targets) == {"label", "tags", "value", "item", "seen", "thing", "following", "bytes", "hidden", "words", "parts", "next", "around"}
     for name, values in one.inputs.items():
         pair = (values.values, two.inputs[name].values)
         if isinstance(pair[0], dict):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from zoo.data.codecs.audio import AudioCodec
+from zoo.data.codecs.context import ContextCodec
 from zoo.data.codecs.history import HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
@@ -16,5 +17,5 @@ from zoo.data.codecs.written import WrittenCodec, WrittenTokenCodec
 
 INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec, WordsCodec)}
 TARGET_CODECS: dict[str, Any] = {
-    codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec, MaskedTokenCodec, TagCodec)
+    codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec, MaskedTokenCodec, TagCodec, ContextCodec)
 }

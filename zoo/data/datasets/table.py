@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.data.base import InputCodec, OpenData, TargetCodec, Tokenizer
 from zoo.data.codecs.audio import AudioCodec
+from zoo.data.codecs.context import ContextCodec
 from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
@@ -43,9 +44,10 @@ class TargetKind(StrEnum):
     MASKED = "masked"
     TAGS = "tags"
     TEXT = "text"
+    CONTEXT = "context"
 
 
-OF_THE_TEXT = (TargetKind.NEXT_TOKEN, TargetKind.MASKED)
+OF_THE_TEXT = (TargetKind.NEXT_TOKEN, TargetKind.MASKED, TargetKind.CONTEXT)
 """Kinds of targets that are made of the text itself."""
 TARGET_NAMES = {
     TargetKind.CLASS: "label",
@@ -56,6 +58,7 @@ TARGET_NAMES = {
     TargetKind.MASKED: "masked",
     TargetKind.TAGS: "tags",
     TargetKind.TEXT: "next",
+    TargetKind.CONTEXT: "context",
 }
 
 
@@ -91,11 +94,12 @@ class Table:
         optional: inputs (text, image, audio, table) that a row may lack: an empty cell, or all of the table's, means that the sample has no such input.
             Elsewhere a row with an empty cell cannot be used. What takes such samples: model/encoder=fusion.
         target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input;
-            with target_kind=next_token or masked that of `text` itself.
+            with target_kind=next_token, masked or context that of `text` itself.
         target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; pair, where a row's inputs belong together
             and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); tags, one for every
             word of the text, both as lists (model/head=token_classification); masked, words of the text that are hidden (model/head=masked_tokens,
-            data/tokenizer=wordpiece); or text, which a decoder writes from what the row gives (model/decoder=transformer).
+            data/tokenizer=wordpiece); context, the words around each word (model/head=skip_gram); or text, which a decoder writes from what the row
+            gives (model/decoder=transformer).
         mask_share: for target_kind=masked: the share of words, or tokens, that are asked for.
         masking: for target_kind=masked: whole words, or tokens by themselves.
         target_tokenizer: for target_kind=text; null takes the inputs' tokenizer, trained on both, where there is a text, else byte-level BPE.
@@ -209,6 +213,8 @@ class Table:
             target = self._masked().spec
         elif self.target_kind is TargetKind.TAGS:
             target = TagTarget(name=self.target_name, labels=("a", "b"), of=TEXT, provisional=("labels",))
+        elif self.target_kind is TargetKind.CONTEXT:
+            target = self._context().sketch
         elif self.target_kind is TargetKind.TEXT:
             target = self._written_token().spec
         else:
@@ -343,6 +349,11 @@ class Table:
         assert isinstance(text, TextCodec)
         return MaskedTokenCodec(name=self.target_name, text=text, share=self.mask_share, masking=self.masking)
 
+    def _context(self) -> ContextCodec:
+        text = self.codecs[TEXT]
+        assert isinstance(text, TextCodec)
+        return ContextCodec(name=self.target_name, text=text)
+
     def _written_token(self) -> WrittenTokenCodec:
         written = self.codecs[WRITTEN]
         assert isinstance(written, WrittenCodec)
@@ -361,6 +372,8 @@ class Table:
             words = self.codecs[TEXT]
             assert isinstance(words, WordsCodec)
             return TagCodec.fit(self.target_name, train.column(self.targets[0]), words)
+        if self.target_kind is TargetKind.CONTEXT:
+            return self._context().counted(str(text) for text in train.column(self.targets[0]) if not is_empty(text))
         if self.target_kind is TargetKind.TEXT:
             return self._written_token()
         return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
