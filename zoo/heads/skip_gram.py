@@ -216,7 +216,7 @@ def lay_windows(words: Tensor, kept: Tensor, window: int) -> Windows:
     """
     order = (~kept).byte().argsort(dim=1, stable=True)
     number = kept.sum(dim=1, keepdim=True)  # B 1
-    if words.device.type != "meta":  # how many are kept is data, which meta tensors do not have
+    if type(number) is Tensor and words.device.type != "meta":  # how many are kept is data, which meta tensors and those of a plan do not have
         order = order[:, : max(1, int(number.max()))]
     length = order.shape[1]
     places = torch.arange(length, device=words.device)
