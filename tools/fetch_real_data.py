@@ -3,7 +3,7 @@
 usage: python tools/fetch_real_data.py [DEST] SET...
 
 DEST defaults to .real. Everything is unpacked below DEST/x, where zoo's tests find it through `export ZOO_REAL_DATA=DEST/x`; beside it are
-links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, brown, breast_cancer, stamps), which zoo's presets read through
+links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, brown, wordnet, breast_cancer, stamps), which zoo's presets read through
 `export ZOO_DATA=DEST`.
 SET is min (0.3 GB: a real set for nearly every task), full (another 0.6 GB), or any of the sets that --list shows. Every archive is checked against its
 pinned sha256. What is there already is not fetched again; a broken-off call goes on where it stopped. Licences differ, GPL, CC-BY-SA
@@ -230,10 +230,20 @@ def after_brown(data: Path) -> str:
     return f"sentences in {data / TARGET}: {', '.join(f'{name} {number:,}' for name, number in counts.items())}"
 
 
+def after_wordnet(data: Path) -> str:
+    """Glosses, lemmas and questions as tables; where there are some already they stay."""
+    from prepare_wordnet import TARGET, prepare
+
+    if (data / TARGET / "questions.jsonl").is_file():
+        return f"tables in {data / TARGET}"
+    return f"tables in {data / TARGET}: {', '.join(f'{name} {number:,}' for name, number in prepare(data).items())}"
+
+
 AFTER: dict[str, Callable[[Path], str]] = {
     "vader": after_vader,
     "bible": after_bible,
     "brown": after_brown,
+    "wordnet": after_wordnet,
     "breast_cancer": after_breast_cancer,
     "stamps": after_stamps,
 }
@@ -246,6 +256,7 @@ LINKS = {
     "tweets": "x/vader_manifests",
     "bible": "x/bible",
     "brown": "x/brown",
+    "wordnet": "x/wordnet",
     "breast_cancer": "x/breast_cancer",
     "stamps": "x/tuxpaint_manifests",
     "tuxpaint": "x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps",

@@ -1,11 +1,12 @@
 r"""Which gloss belongs to a word? WordNet's lemmas as queries, glosses as answers, by the vectors of a model that embeds texts.
 
     python tools/retrieval_wordnet.py wordnet-base/usr/share/wordnet [--model minilm_l6] [--pools 10] [--size 500] [--parts noun,verb,adj,adv] \
-        [--gloss definition]
+        [--gloss definition] [--split test]
 
 Each pool holds ``--size`` synsets, drawn by the hash of their offset and the pool's number, so that they are the same everywhere. A query is a synset's
 first lemma, an answer its gloss: what follows the bar in WordNet's files, a definition and perhaps examples, in which the lemma often stands. The harder
 --gloss=definition leaves the examples out (Miller, 1995, https://doi.org/10.1145/219717.219748; file layout: wndb(5WN)).
+--split takes those synsets alone that a model trained on WordNet (`zoo train experiment=wordnet_vectors`) was not shown.
 Told are recall at 1, 5 and 10, mean and standard deviation over the pools.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tools.figures import markdown, use_this_tree
+from tools.prepare_wordnet import split_of
 
 use_this_tree()
 K = (1, 5, 10)
@@ -48,6 +50,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=500)
     parser.add_argument("--parts", default="noun,verb,adj,adv")
     parser.add_argument("--gloss", choices=("whole", "definition"), default="whole", help="definition: without the examples")
+    parser.add_argument("--split", choices=("all", "train", "validation", "test"), default="all", help="by the hash of a synset's first lemma")
     options = parser.parse_args()
     import torch
 
@@ -56,6 +59,7 @@ def main() -> int:
 
     model = zoo.load(options.model)
     entries = [entry for part in options.parts.split(",") for entry in synsets(options.folder, part, options.gloss == "whole")]
+    entries = [entry for entry in entries if options.split in ("all", split_of(entry[1]))]
     figures: dict[int, list[float]] = {k: [] for k in K}
     for number in range(options.pools):
         chosen = pool(entries, number, options.size)

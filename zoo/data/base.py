@@ -153,6 +153,14 @@ class SelectiveSplit(Protocol):
         """The same samples with these inputs and targets alone."""
 
 
+@runtime_checkable
+class BoundSplit(Protocol):
+    """A split some of whose samples are to come in one batch of training, as what they are told from stands among them."""
+
+    def together(self) -> Tensor | None:
+        """S int64, equal for those; None where nothing binds them."""
+
+
 @dataclass(frozen=True)
 class OpenData:
     """A dataset that has been opened.

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from zoo.data.base import OpenData, Transform
+from zoo.data.base import BoundSplit, OpenData, Split, Transform
 from zoo.data.budget import budgets_of
 from zoo.data.collate import finished
 from zoo.data.order import Plan, Planner, split_evenly
@@ -77,7 +77,7 @@ class Loader:
         if training:
             check_augment(augment, data)
         order = settings.order if training else Order.SEQUENTIAL
-        planner = make_planner(self._store, data, settings, order, seed, batch_size, training=training)
+        planner = make_planner(self._store, data, split, settings, order, seed, batch_size, training=training)
         self.steps_per_epoch = planner.steps
         self.batch_size = max(1, round(self.size / planner.steps)) if planner.budgeted else batch_size
         self._maker = BatchMaker(self._store, data, settings, dict(augment) if training else {}, seed, planner, (rank, world, micro_batches), training=training)
@@ -236,7 +236,7 @@ class BatchMaker(TorchDataset[list[Batch]]):
         return replace(part, inputs=packed, targets=dict(targets), positions=positions)
 
 
-def make_planner(store: Store, data: OpenData, settings: LoaderSettings, order: Order, seed: int, batch_size: int, *, training: bool) -> Planner:
+def make_planner(store: Store, data: OpenData, split: str, settings: LoaderSettings, order: Order, seed: int, batch_size: int, *, training: bool) -> Planner:
     """The plan of a split's epochs.
 
     Raises:
@@ -253,6 +253,15 @@ def make_planner(store: Store, data: OpenData, settings: LoaderSettings, order: 
     if settings.packs and lengths == {}:
         raise ConfigError("data.packing", "the samples have one shape, so that there is no padding to save", "data.packing=none")
     budgets = budgets_of(settings, [codec.spec for codec in data.inputs.values()], lengths, len(store))
+    together = together_of(data.splits[split]) if training else None
+    if together is not None and (order is Order.BUCKETS or budgets):
+        given = "data.order=buckets" if order is Order.BUCKETS else "a budget of a batch"
+        raise ConfigError(
+            "data.together",
+            f"rows that come in one batch and {given}, which deals them by their lengths, exclude each other",
+            "data.order=shuffle and data.batch_size alone; data.packing=flat saves the padding all the same",
+            "data.together=null",
+        )
     return Planner(
         len(store),
         order=order,
@@ -260,7 +269,13 @@ def make_planner(store: Store, data: OpenData, settings: LoaderSettings, order: 
         batch_size=batch_size,
         lengths=torch.stack(list(lengths.values()), dim=1) if lengths else None,
         budgets=budgets if training else [budget.doubled() for budget in budgets],
+        together=together,
     )
+
+
+def together_of(split: Split) -> torch.Tensor | None:
+    """S int64, equal for samples that belong into one batch; None where the split binds none."""
+    return split.together() if isinstance(split, BoundSplit) else None
 
 
 def check_augment(augment: Mapping[str, Transform], data: OpenData) -> None:

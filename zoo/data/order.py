@@ -46,10 +46,21 @@ class Planner:
         batch_size: samples of a batch at most.
         lengths: S I of the ragged inputs, for buckets.
         budgets: what a batch may cost; none limits it by number alone.
+        together: S int64; samples with the same number follow each other in a shuffled order. None where nothing binds them.
     """
 
-    def __init__(self, size: int, *, order: Order, seed: int, batch_size: int, lengths: Tensor | None = None, budgets: Sequence[Budget] = ()) -> None:
-        self._size, self._order, self._seed, self._batch_size = size, order, seed, batch_size
+    def __init__(
+        self,
+        size: int,
+        *,
+        order: Order,
+        seed: int,
+        batch_size: int,
+        lengths: Tensor | None = None,
+        budgets: Sequence[Budget] = (),
+        together: Tensor | None = None,
+    ) -> None:
+        self._size, self._order, self._seed, self._batch_size, self._together = size, order, seed, batch_size, together
         self.budgeted = bool(budgets)
         self._lengths = lengths if order is Order.BUCKETS else None
         self._bounds: list[int] | None = [*range(0, size, batch_size), size]
@@ -63,6 +74,8 @@ class Planner:
     def plan(self, epoch: int) -> Plan:
         if self._bounds is not None:
             order = epoch_order(self._size, order=self._order, seed=self._seed, epoch=epoch, batch_size=self._batch_size, lengths=self._lengths)
+            if self._together is not None and self._order is not Order.SEQUENTIAL:
+                order = side_by_side(order, self._together)
             return Plan(order, self._bounds)
         batch = self._groups.deal(permutation(self._size, key(self._seed, "order", epoch)))  # S
         batch = permutation(self.steps, key(self._seed, "batches", epoch))[batch]
@@ -83,6 +96,18 @@ def epoch_order(size: int, *, order: Order, seed: int, epoch: int, batch_size: i
     batches = sorted_ones[: full * batch_size].view(full, batch_size)
     # the incomplete batch stays last, so that a batch's place is its number times its size
     return torch.cat([batches[permutation(full, key(seed, "batches", epoch))].flatten(), sorted_ones[full * batch_size :]])
+
+
+def side_by_side(order: Tensor, together: Tensor) -> Tensor:
+    """The same samples, each group where its first one stood, in the order of all of them.
+
+    Args:
+        order: S int64, sample numbers.
+        together: S int64, the group of each sample.
+    """
+    _, group = together[order].unique(return_inverse=True)  # S, by place
+    first = torch.full((int(group.max()) + 1,), len(order)).scatter_reduce_(0, group, torch.arange(len(order)), "amin")
+    return order[first[group].argsort(stable=True)]
 
 
 def by_length(lengths: Tensor, batch_size: int) -> Tensor:

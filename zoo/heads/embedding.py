@@ -32,6 +32,9 @@ class EmbeddingHead(nn.Module):
         dim: width E of the vectors, by a linear layer; 0 keeps that of the features, without a layer.
         temperature: that cosines are divided by in the loss; the paper's .1.
         k: lengths of ranked list at which recall is reported.
+        sizes: shorter vectors, of the first so many numbers, that are to be good as well (matryoshka, Kusupati et al., 2022,
+            https://arxiv.org/abs/2205.13147): the loss is the mean over them and the whole, and retrieval is reported of each. To be scaled to length 1
+            by whoever cuts them.
     """
 
     repeats = ()
@@ -47,12 +50,17 @@ class EmbeddingHead(nn.Module):
         dim: int = 0,
         temperature: float = 0.1,
         k: tuple[int, ...] = (1, 5, 10),
+        sizes: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         if not 0 < temperature <= 1:
             raise ValueError(f"temperature={temperature} is not above 0 and up to 1; choose e.g. 0.1")
         if dim < 0:
             raise ValueError(f"dim={dim} is negative; choose 0 for the width of the features, {features.dim}, or that of the vectors")
+        width = dim or features.dim
+        if sizes and not 0 < min(sizes) <= max(sizes) < width:
+            raise ValueError(f"sizes={list(sizes)}: each has to be below the width of the vectors, {width}, and above 0")
+        self.sizes = tuple(sorted(set(sizes)))
         self.target, self.temperature, self.k = target, temperature, list_lengths(k)
         self.pool = Pool(features=features, pooling=pooling)
         self.projection = nn.Linear(features.dim, dim) if dim else None
@@ -77,15 +85,20 @@ class EmbeddingHead(nn.Module):
         others = valid[:, None] & valid & ~itself  # B B
         partners = others & (pair[:, None] == pair)
         with torch.autocast(valid.device.type if valid.device.type != "meta" else "cpu", enabled=False):  # products of a few bits blur near cosines
-            vectors = torch.where(valid[:, None], prediction["vectors"], 0.0)
-            scores = (vectors @ vectors.T) / self.temperature  # B B
-            lowest = torch.finfo(scores.dtype).min
-            logs = scores - scores.masked_fill(~others, lowest).logsumexp(dim=1, keepdim=True)
-            total = -(torch.where(partners, logs, 0.0).sum(dim=1) / partners.sum(dim=1).clamp_min(1)).sum()
+            whole = torch.where(valid[:, None], prediction["vectors"], 0.0)
+            cut = [F.normalize(whole[:, :size], dim=-1) for size in self.sizes]
+            costs = [self._cost(vectors, others, partners) for vectors in (whole, *cut)]
+            total = torch.stack(costs).mean()
         return {"embedding": LossTerm(total, valid.sum().float())}
 
+    def _cost(self, vectors: Tensor, others: Tensor, partners: Tensor) -> Tensor:
+        """Over vectors of one size, B E."""
+        scores = (vectors @ vectors.T) / self.temperature  # B B
+        logs = scores - scores.masked_fill(~others, torch.finfo(scores.dtype).min).logsumexp(dim=1, keepdim=True)
+        return -(torch.where(partners, logs, 0.0).sum(dim=1) / partners.sum(dim=1).clamp_min(1)).sum()
+
     def metrics(self) -> NeighbourMetrics:
-        return NeighbourMetrics(self.target, self.k)
+        return NeighbourMetrics(self.target, self.k, self.sizes)
 
     def decode(self, prediction: Prediction, targets: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """``vector``: E numbers, whose product with another's is the cosine of the two."""

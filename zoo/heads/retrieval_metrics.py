@@ -6,6 +6,7 @@ Letters: B rows of a batch, S rows of the split, Q queries among them, D width.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.parallel.collectives import current_group
@@ -74,10 +75,11 @@ class NeighbourMetrics:
     Args:
         target: its name.
         k: lengths of ranked list.
+        sizes: how many of the first numbers of each vector are compared as well, once scaled to length 1: ``recall@k_of_size``.
     """
 
-    def __init__(self, target: PairTarget, k: tuple[int, ...]) -> None:
-        self.target, self.k = target, k
+    def __init__(self, target: PairTarget, k: tuple[int, ...], sizes: tuple[int, ...] = ()) -> None:
+        self.target, self.k, self.sizes = target, k, sizes
         self.vectors: list[Tensor] = []
         self.pairs: list[Tensor] = []
 
@@ -93,6 +95,10 @@ class NeighbourMetrics:
         vectors, pairs = torch.cat(self.vectors), torch.cat(self.pairs)  # S D, S
         rank = ranks(vectors, vectors, pairs, itself=False)
         figures = {f"recall@{k}": recall(rank, k) for k in self.k} | {"mrr": float((1 / rank).mean())}
+        for size in self.sizes:
+            short = F.normalize(vectors[:, :size], dim=-1)
+            cut = ranks(short, short, pairs, itself=False)
+            figures |= {f"recall@{k}_of_{size}": recall(cut, k) for k in self.k}
         return figures | {"median_rank": float(rank.quantile(0.5)) if len(rank) else float("nan")}
 
     def tables(self) -> dict[str, Any]:

@@ -35,6 +35,22 @@ def test_the_papers_formula() -> None:
     assert float(found.count) == 6
 
 
+def test_shorter_vectors_by_the_papers_formula() -> None:
+    """Kusupati et al. (2022): the mean of the loss over the first numbers of each vector, each scaled to length 1."""
+    vectors = F.normalize(torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), dim=-1)
+    targets, valid = {"pair": torch.tensor([1, 1, 2, 2, 3, 3])}, torch.ones(6, dtype=torch.bool)
+    spec = FeatureSpec(dim=8, layout=Layout.SEQUENCE)
+    nested = EmbeddingHead(features=spec, target=PAIR, sizes=(4, 2))
+    plain = EmbeddingHead(features=spec, target=PAIR)
+    cut = [F.normalize(vectors[:, :size], dim=-1) for size in (2, 4, 8)]
+    expected = sum(float(plain.loss({"vectors": short}, targets, valid)["embedding"].sum) for short in cut) / 3
+    assert float(nested.loss({"vectors": vectors}, targets, valid)["embedding"].sum) == pytest.approx(expected, rel=1e-12)
+    metrics, alone = nested.metrics(), NeighbourMetrics(PAIR, (1, 5, 10))
+    metrics.update({"vectors": vectors}, targets, valid)
+    alone.update({"vectors": cut[0]}, targets, valid)
+    assert metrics.compute()["recall@1_of_2"] == alone.compute()["recall@1"]
+
+
 def test_neighbours_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval_metrics, "CHUNK", 7)
     generator = torch.Generator().manual_seed(1)
@@ -65,7 +81,10 @@ def test_vectors_have_length_one_and_the_asked_width() -> None:
         assert [len(answer["vector"]) for answer in head.decode({"vectors": vectors}, {})] == [dim or 4] * 3
 
 
-@pytest.mark.parametrize(("options", "problem"), [({"temperature": 0.0}, "temperature=0"), ({"dim": -1}, "dim=-1"), ({"k": ()}, "k="), ({"k": (0,)}, "k=")])
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [({"temperature": 0.0}, "temperature=0"), ({"dim": -1}, "dim=-1"), ({"k": ()}, "k="), ({"k": (0,)}, "k="), ({"sizes": (2, 4)}, "sizes=")],
+)
 def test_what_is_refused(options: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         EmbeddingHead(features=SPEC, target=PAIR, **options)  # type: ignore[arg-type]

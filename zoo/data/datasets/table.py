@@ -106,6 +106,8 @@ class Table:
         target_max_length: tokens of a text that is written; null takes max_length.
         target_start: what a decoder begins with: auto (the tokenizer's own opening, or padding where it has none), pad (T5) or end (BART).
         separator: between the classes of one row, for multi.
+        together: column whose equal values come in one batch of training, as far as it holds them: a model that compares rows (model/head=embedding) then
+            learns from the differences within such a group. Rows that are told apart only with trouble make hard ones.
         split_column: column that says train, validation or test.
         split_by: column whose hash decides the split; null takes text, image or audio, the first that is not optional, else all inputs together.
         validation: part of the rows that validates, where nothing above says.
@@ -144,6 +146,7 @@ class Table:
         target_max_length: int | None = None,
         target_start: Start = Start.AUTO,
         separator: str = "|",
+        together: str | None = None,
         split_column: str | None = None,
         split_by: str | None = None,
         validation: float = 0.1,
@@ -160,6 +163,7 @@ class Table:
         self.sources = {name: column for name, column in ((TEXT, text), (IMAGE, image), (AUDIO, audio)) if column is not None}
         self.numbers, self.categories, self.missing = numbers, categories, missing
         self.files, self.target_kind, self.separator = files, target_kind, separator
+        self.together = together
         self.split_column, self.split_by, self.validation, self.test = split_column, split_by, validation, test
         self.codecs: dict[str, InputCodec] = {}
         self.written: str | None = None
@@ -254,11 +258,8 @@ class Table:
         )
 
     def _splits(self) -> "tuple[dict[str, TableSplit], str]":
-        wanted = list(
-            dict.fromkeys(
-                [*self.sources.values(), *self.numbers, *self.categories, *self.targets, *(entry for entry in (self.split_column, self.split_by) if entry)]
-            )
-        )
+        named = [entry for entry in (self.split_column, self.split_by, self.together) if entry]
+        wanted = list(dict.fromkeys([*self.sources.values(), *self.numbers, *self.categories, *self.targets, *named]))
         holes = [self.sources[name] for name in self.optional if name in self.sources] + [column for column in self.table if TABLE in self.optional]
         read = {name: read_rows(path, self.format, wanted, self.header, self.quoting, holes) for name, path in self.paths.items() if path is not None}
         if len(read) > 1:
@@ -308,7 +309,15 @@ class Table:
         folder = home(self.files) if self.files is not None else home(self.path).parent
         target = self.target_name, tuple(self.targets)
         return TableSplit(
-            rows, chosen, sources=self.sources, files=folder, table=self.table, target=target, optional=frozenset(self.optional), written=self.written
+            rows,
+            chosen,
+            sources=self.sources,
+            files=folder,
+            table=self.table,
+            target=target,
+            optional=frozenset(self.optional),
+            written=self.written,
+            bound=self.together,
         )
 
     def _fit(self, train: "TableSplit") -> None:
@@ -396,6 +405,7 @@ class TableSplit:
         target: its name and columns; None for inputs alone.
         optional: inputs that a row may lack; they are None where it does.
         written: column of the text that a decoder writes; None where there is none.
+        bound: column whose equal values belong into one batch; None where nothing binds rows.
     """
 
     def __init__(
@@ -409,8 +419,9 @@ class TableSplit:
         target: tuple[str, tuple[str, ...]] | None,
         optional: Collection[str] = (),
         written: str | None = None,
+        bound: str | None = None,
     ) -> None:
-        self.written = written
+        self.written, self.bound = written, bound
         self.rows, self.chosen, self.sources, self.files, self.table, self.target = rows, chosen, dict(sources), files, tuple(table), target
         self.optional = optional
 
@@ -451,7 +462,14 @@ class TableSplit:
             target=self.target if self.target is not None and self.target[0] in names else None,
             optional=self.optional,
             written=self.written if WRITTEN in names else None,
+            bound=self.bound,
         )
+
+    def together(self) -> Tensor | None:
+        if self.bound is None:
+            return None
+        numbers: dict[str, int] = {}
+        return torch.tensor([numbers.setdefault(str(value), len(numbers)) for value in self.column(self.bound)])
 
     def describe(self, index: int) -> str:
         return f"{self.rows.origin}, row {self._row(index) + 1}"
