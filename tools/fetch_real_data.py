@@ -3,7 +3,7 @@
 usage: python tools/fetch_real_data.py [DEST] SET...
 
 DEST defaults to .real. Everything is unpacked below DEST/x, where zoo's tests find it through `export ZOO_REAL_DATA=DEST/x`; beside it are
-links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, brown, wordnet, breast_cancer, stamps), which zoo's presets read through
+links with plain names (fashion_mnist, ml100k, sample_sounds, tweets, bible, brown, wordnet, chitchat, breast_cancer, stamps), which zoo's presets read through
 `export ZOO_DATA=DEST`.
 SET is min (0.3 GB: a real set for nearly every task), full (another 0.6 GB), or any of the sets that --list shows. Every archive is checked against its
 pinned sha256. What is there already is not fetched again; a broken-off call goes on where it stopped. Licences differ, GPL, CC-BY-SA
@@ -230,6 +230,15 @@ def after_brown(data: Path) -> str:
     return f"sentences in {data / TARGET}: {', '.join(f'{name} {number:,}' for name, number in counts.items())}"
 
 
+def after_dialogue(data: Path) -> str:
+    """Conversations as a table; where there are some already they stay."""
+    from prepare_chitchat import TARGET, prepare
+
+    if (data / TARGET).is_file():
+        return f"conversations in {data / TARGET}"
+    return f"conversations in {data / TARGET}: {', '.join(f'{name} {number:,}' for name, number in prepare(data).items())}"
+
+
 def after_wordnet(data: Path) -> str:
     """Glosses, lemmas and questions as tables; where there are some already they stay."""
     from prepare_wordnet import TARGET, prepare
@@ -243,6 +252,7 @@ AFTER: dict[str, Callable[[Path], str]] = {
     "vader": after_vader,
     "bible": after_bible,
     "brown": after_brown,
+    "dialogue": after_dialogue,
     "wordnet": after_wordnet,
     "breast_cancer": after_breast_cancer,
     "stamps": after_stamps,
@@ -257,6 +267,7 @@ LINKS = {
     "bible": "x/bible",
     "brown": "x/brown",
     "wordnet": "x/wordnet",
+    "chitchat": "x/chitchat",
     "breast_cancer": "x/breast_cancer",
     "stamps": "x/tuxpaint_manifests",
     "tuxpaint": "x/tuxpaint-stamps-default/usr/share/tuxpaint/stamps",

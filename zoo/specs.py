@@ -63,6 +63,22 @@ class TextInput(TokenInput):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DialogueInput(TextInput):
+    """Tokens of a conversation."""
+
+    kind = "dialogue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairInput(TextInput):
+    """Tokens of two texts, the first up to the first ``separator``; ``columns`` are the names of the two in a row."""
+
+    kind = "text_pair"
+    separator: int | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class WrittenInput(TokenInput):
     """What was written before each place of a text that a decoder writes. No encoder takes it."""
 
@@ -212,6 +228,20 @@ class TagTarget(TargetSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerTarget(TargetSpec):
+    """The first and the last token of an answer in the texts ``of``: B 2 int64, ``ignore_index`` where unknown, ``lost`` where it was cut off.
+
+    ``Batch.targets[places]`` is B N int64: 1 where an answer may stand, and at position 0, which says that there is none; ``ignore_index`` elsewhere.
+    """
+
+    kind = "answer"
+    of: str = "text"
+    places: str = "places"
+    ignore_index: int = -1
+    lost: int = -2
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContextTarget(TargetSpec):
     """The words around each word of the text ``of``: B N int64, the words themselves, ``ignore_index`` for what is none (padding, special tokens).
 
@@ -302,9 +332,11 @@ class DataSpec(Spec):
         )
 
 
-INPUT_KINDS: dict[str, type[InputSpec]] = {spec.kind: spec for spec in (ImageInput, TextInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)}
+INPUT_KINDS: dict[str, type[InputSpec]] = {
+    spec.kind: spec for spec in (ImageInput, TextInput, PairInput, DialogueInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)
+}
 TARGET_KINDS: dict[str, type[TargetSpec]] = {
-    spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget, TagTarget, ContextTarget)
+    spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget, TagTarget, AnswerTarget, ContextTarget)
 }
 
 

@@ -31,8 +31,12 @@ LANGUAGE = ["model/encoder=transformer_tiny", "model.encoder.attention=causal", 
 CAUSAL = ("gpt2_tiny", "gpt2", "llama_tiny", "llama3_1b", "qwen2_0_5b", "mistral_7b")
 HUGE = ("llama3_1b", "qwen2_0_5b", "mistral_7b")
 """Composed and built on the meta device alone."""
+CHAT = ["model/encoder=gpt2_tiny", "model/head=next_token"]
 TRANSLATION = ["data=english_spanish", "model/encoder=transformer_tiny", "model/decoder=transformer_tiny", "model/head=next_token"]
 ENCODER_OF = {
+    "wordnet": ["model/encoder=transformer_tiny", "model/head=embedding"],
+    "wordnet_questions": ["data/tokenizer=wordpiece", "model/encoder=transformer_tiny", "model/head=question_answering"],
+    "chitchat": ["data/tokenizer=bpe", *CHAT],
     "english_spanish": TRANSLATION[1:],
     "brown_pos": ["model/encoder=transformer_tiny", "model/head=token_classification"],
     "bible": LANGUAGE,

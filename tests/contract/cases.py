@@ -16,6 +16,7 @@ from zoo.errors import ConfigError
 from zoo.layers.dropout import key_foreign, name_randomness
 from zoo.registry import DECODERS, ENCODERS, HEADS
 from zoo.specs import (
+    AnswerTarget,
     ClassTarget,
     ContextTarget,
     DataSpec,
@@ -29,6 +30,7 @@ from zoo.specs import (
     MapSpec,
     MaskedTarget,
     NumberTarget,
+    PairInput,
     PairTarget,
     SpectrogramInput,
     TableInput,
@@ -45,6 +47,7 @@ INPUTS: dict[str, InputSpec] = {
     "image32": ImageInput(name="image", channels=3, height=32, width=32),
     "wide": ImageInput(name="image", channels=3, height=16, width=32),
     "text": TextInput(name="text", vocab_size=50, max_length=40),
+    "pair": PairInput(name="text", vocab_size=50, max_length=40, separator=3, columns=("question", "context")),
     "history": HistoryInput(name="history", vocab_size=31, max_length=40),
     "spectrogram": SpectrogramInput(name="audio", n_mels=20, max_frames=90, frame_rate=100.0),
     "table": TableInput(name="table", numbers=3, categories=(4, 7)),
@@ -58,6 +61,7 @@ TARGETS: dict[str, TargetSpec] = {
     "pair": PairTarget(name="pair"),
     "parts of speech": TagTarget(name="tags", labels=("noun", "verb", "sign")),
     "spans": TagTarget(name="tags", labels=("O", "B-place", "I-place", "B-person", "I-person")),
+    "answer": AnswerTarget(name="answer"),
     "masked": MaskedTarget(name="masked", vocab_size=40),
     "token": TokenTarget(name="next", vocab_size=40),
     "context": ContextTarget(name="context", vocab_size=40, counts=(0, 0, *range(1, 39))),

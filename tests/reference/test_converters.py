@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from zoo.config import RunConfig
+from zoo.data.packing import pack
 from zoo.data.tokenizers.wordpiece import WordPieceTokenizer
 from zoo.errors import CheckpointError
 from zoo.hub.bundle import LoadedBundle, load_bundle
@@ -24,6 +25,7 @@ from zoo.hub.convert.vit import VitConverter
 from zoo.hub.export import export_foreign
 from zoo.hub.made import make
 from zoo.hub.source import sha256_of
+from zoo.structs import Values
 from zoo.training.job import run_job
 
 BOUND = 1e-5
@@ -122,6 +124,32 @@ def test_bert(tmp_path: Path, sizes: dict[str, Any], classifies: bool) -> None:
     again, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
     close(again.eval()(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[-1][mask], theirs.hidden_states[-1][mask])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@torch.no_grad()
+def test_two_texts_are_of_two_segments(tmp_path: Path, packed: bool) -> None:
+    """What follows the first separator has BERT's second token type, alone, padded and packed."""
+    from transformers import BertConfig, BertModel
+
+    reference: Any = randomise(BertModel(BertConfig(**{"vocab_size": len(WORDS), "type_vocab_size": 2} | next(iter(BERTS.values())))))
+    reference.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    encoder: Any = bundled(tmp_path / "theirs", "bert", tmp_path).model.encoder
+    separator = WORDS.index("[SEP]")
+    encoder.segments.separator = separator  # as data of two texts sets it
+    ids = torch.randint(5, len(WORDS), (3, 13))
+    lengths = torch.tensor([13, 9, 11])
+    mask = torch.arange(13) < lengths[:, None]
+    ids[~mask] = 0
+    ids[:, 4] = separator
+    ids[torch.arange(3), lengths - 1] = separator
+    types = ((torch.arange(13) > 4) & mask).long()
+    theirs = reference(ids, attention_mask=mask.long(), token_type_ids=types).last_hidden_state
+    values = pack(Values(ids, mask)) if packed else Values(ids, mask)
+    close(encoder(values.values, values.mask, values.packing).tokens[mask], theirs[mask])
+    alone = reference(ids, attention_mask=mask.long()).last_hidden_state
+    assert float((alone - theirs)[mask].abs().max()) > 0.01  # they matter
 
 
 @pytest.mark.parametrize("classifies", [False, True], ids=["encoder", "classifier"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from sklearn import metrics as reference
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
@@ -123,6 +124,8 @@ def test_regression_metrics_are_scikit_learns(rows: torch.Generator) -> None:
         assert found[f"mae/{name}"] == pytest.approx(reference.mean_absolute_error(truth[:, place], own[:, place]))
         assert found[f"rmse/{name}"] == pytest.approx(reference.root_mean_squared_error(truth[:, place], own[:, place]))
         assert found[f"r2/{name}"] == pytest.approx(reference.r2_score(truth[:, place], own[:, place]))
+        assert found[f"pearson/{name}"] == pytest.approx(stats.pearsonr(truth[:, place], own[:, place]).statistic)
+        assert found[f"spearman/{name}"] == pytest.approx(stats.spearmanr(truth[:, place], own[:, place]).statistic)
     assert found["r2"] == pytest.approx(reference.r2_score(truth, own))
     assert head.decode({"standardised": given}, {})[0]["a"] == pytest.approx(float(given[0, 0]) * 50 + 1000, rel=1e-6)
 

@@ -17,7 +17,8 @@ Measures a model on a split of the data it was trained on: the same figures as a
   zoo eval runs/digits/20260101-120000
   zoo eval BUNDLE --split validation
   zoo eval BUNDLE data.root=/other/folder data.eval_batch_size=256     the same kind of data in another place
-  zoo eval RUN --write --beams 4 --tokens 96                 what it writes, against the references: BLEU, chrF, ROUGE
+  zoo eval RUN --write --beams 4 --tokens 96                 what it writes, against the references: BLEU, chrF, ROUGE; answers that it finds:
+                                                             exact match and F1 by SQuAD's rules
   zoo eval PRETRAINED data=image_folder data.root=FOLDER     weights that zoo did not train, on data with their inputs and labels
 
 options

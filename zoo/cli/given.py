@@ -16,7 +16,7 @@ from zoo.hub.bundle import Bundle, open_bundle
 from zoo.hub.local import is_foreign
 from zoo.hub.records import record
 from zoo.hub.resolve import check_name
-from zoo.inference.inputs import EXAMPLES, GIVES, SEVERAL, example, files, is_there, matches
+from zoo.inference.inputs import EXAMPLES, GIVES, ROWS, SEVERAL, example, files, is_there, matches
 from zoo.inference.sampling import WRITING
 from zoo.registry import HEADS
 
@@ -141,7 +141,7 @@ def gather(options: argparse.Namespace, bundle: Bundle) -> list[Any]:
     inputs = bundle.inputs
     kind = inputs[0].kind if len(inputs) == 1 else SEVERAL
     takes = kind if len(inputs) == 1 else f"several inputs ({', '.join(spec.name for spec in inputs)})"
-    for flag, kinds in (("text", ("text",)), ("row", ("table", SEVERAL)), ("user", ("history",)), ("items", ("history",))):
+    for flag, kinds in (("text", ("text", "dialogue")), ("row", (*ROWS, SEVERAL)), ("user", ("history",)), ("items", ("history",))):
         if getattr(options, flag) and kind not in kinds:
             raise ZooError(f"--{flag}: this model takes {takes}, not {kinds[0]}\n  way out: {_command(options, example(inputs))}")
     given: list[Any] = [*options.text, *options.row, *({"user": user} for user in options.user)]

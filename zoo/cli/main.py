@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model that is composed by overrides; sweeps with -m",
     "eval": "measure a run or a bundle on a split of its data",
     "predict": "answers for files, texts, rows or identifiers",
+    "chat": "a conversation with a model that was trained on conversations",
     "neighbours": "the nearest of vectors that predict wrote",
     "pull": "fetch, check and convert a pretrained model",
     "cache": "what was fetched: list, verify, prune",

@@ -252,7 +252,7 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
             return f"row {row}", ""
         case {"vector": vector}:
             return f"{len(vector)} numbers: {_plain(vector[:SHOWN_NUMBERS])},...", ""
-        case {"continuation": text} | {"text": text}:
+        case {"continuation": text} | {"text": text} | {"reply": text}:
             return text, str(answer.get("note", ""))
         case {"words": words}:
             spans = [f"{span['kind']}: {span['text']}" for span in answer["spans"]] if "spans" in answer else []
@@ -261,6 +261,8 @@ def _cells(answer: dict[str, Any]) -> tuple[str, str]:
         case {"filled": text, "masked": masked}:
             told = ["|".join(f"{entry['token']} {entry['probability']:.1%}" for entry in place[:3]) for place in masked]
             return text, ", ".join(told)
+        case {"answer": said, "probability": share, "start": start}:
+            return said or "(none)", f"{share:.1%}" + (f", letters {start} to {answer['end']}" if start is not None else "")
         case {"top": top}:
             ranked = ", ".join(f"{entry['item']} {entry['title']}" if "title" in entry else str(entry["item"]) for entry in top)
             return ranked, str(answer.get("note", ""))

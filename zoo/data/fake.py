@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.specs import (
+    AnswerTarget,
     ClassTarget,
     ContextTarget,
     DataSpec,
@@ -20,6 +21,7 @@ from zoo.specs import (
     Labelling,
     MaskedTarget,
     NumberTarget,
+    PairInput,
     PairTarget,
     SpectrogramInput,
     TableInput,
@@ -75,6 +77,8 @@ def fake_input(entry: InputSpec, size: int, lengths: list[int], generator: torch
             lowest = 1 if isinstance(entry, HistoryInput) else 0
             ids = torch.randint(lowest, entry.vocab_size, mask.shape, generator=generator)
             ids = torch.where(ids == entry.pad_id, (ids + 1) % entry.vocab_size, ids)
+            if isinstance(entry, PairInput) and entry.separator is not None:  # behind the first third, where a row has room for two texts
+                ids[torch.arange(size), torch.tensor(lengths) // 3] = entry.separator
             return Values(ids.masked_fill(~mask, entry.pad_id), mask)
         case SpectrogramInput():
             mask = length_mask(lengths)
@@ -122,6 +126,13 @@ def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: to
             mask = length_mask(lengths)
             labels = torch.randint(0, len(target.labels), mask.shape, generator=generator)
             return {target.name: labels.masked_fill(~mask, target.ignore_index)}
+        case AnswerTarget():
+            mask = length_mask(lengths)
+            last = torch.tensor(lengths) - 1
+            first = last // 2
+            span = torch.stack([first, torch.minimum(first + torch.arange(size) % 3, last)], dim=1)
+            allowed = mask & ((torch.arange(max(lengths)) >= first[:, None]) | (torch.arange(max(lengths)) == 0))
+            return {target.name: span, target.places: torch.where(allowed, 1, target.ignore_index)}
         case MaskedTarget():
             mask = length_mask(lengths)
             tokens = torch.randint(0, target.vocab_size, mask.shape, generator=generator)

@@ -62,7 +62,8 @@ class TransformerEncoder(nn.Module):
         dropout: probability of leaving out an element, after the embedding and in every block.
         attention_dropout: probability of leaving out an attention weight.
         drop_path: probability of leaving out the last block's branches for a sample; earlier blocks in proportion.
-        segments: kinds of segments that a vector each is trained of (BERT's token types); every position is of the first. 0 for none.
+        segments: kinds of segments that a vector each is trained of (BERT's token types). Of two texts in one sequence, the second has the second kind,
+            where there are two or more; everything else has the first. 0 for none.
         pooler: none, or first (a linear layer and tanh over position 0, as in BERT).
         norm_eps: added to the variance in the norms.
         max_positions: learned positions there are, at least the data's max_length; 0 for exactly as many.
@@ -145,7 +146,7 @@ class TransformerEncoder(nn.Module):
             raise ValueError("embedding_norm=first stands for the norm before the first block's attention, which placement=post has not; choose after or none")
         self.embedding = embedding(tokens, dim, extra_rows)
         self.scale = dim**0.5 if embedding_scale is EmbeddingScale.SQRT else 1.0
-        self.segments = Segments(count=segments, dim=dim) if segments else nn.Identity()
+        self.segments = Segments(count=segments, dim=dim, separator=getattr(tokens, "separator", None)) if segments else nn.Identity()
         self.positions = build_positions(positions, max_positions or tokens.max_length, dim)
         width = head_dim or width_of_heads(dim, heads)
         self.rotary = Rotary(dim=width, period=rotary_period, stretch=rotary_stretch, trained=rotary_trained) if positions is Positions.ROTARY else None
@@ -189,7 +190,10 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Features:
         x = self.embedding(tokens)
-        x = self.positions(self.segments(x * self.scale if self.scale != 1 else x), packing)  # B N D, packed 1 T D
+        x = x * self.scale if self.scale != 1 else x
+        if isinstance(self.segments, Segments):
+            x = self.segments(x, tokens, packing)
+        x = self.positions(x, packing)  # B N D, packed 1 T D
         x = self.dropout(self.embedding_norm(x), packing)
         length = tokens.shape[1] if packing is None else packing.longest
         far = None if self.rotary is None else self.rotary(length, tokens.device)
@@ -223,7 +227,10 @@ class TransformerEncoder(nn.Module):
         """
         x = self.embedding(tokens)
         places = cache.places(tokens.shape[1])
-        x = self.embedding_norm(self.positions.at(self.segments(x * self.scale if self.scale != 1 else x), places))  # type: ignore[operator]
+        x = x * self.scale if self.scale != 1 else x
+        if isinstance(self.segments, Segments):
+            x = x + self.segments.weight[0]
+        x = self.embedding_norm(self.positions.at(x, places))  # type: ignore[operator]
         reach = min(cache.longest + tokens.shape[1], cache.capacity)
         far = turned(self.rotary, cache, places, "far")
         near = far if self.local_rotary is self.rotary else turned(self.local_rotary, cache, places, "near")
@@ -280,21 +287,30 @@ def check_windows(window: int, global_every: int, local_period: float, positions
 
 
 class Segments(nn.Module):
-    """A trained vector for each kind of segment, of which every position has the first.
+    """A trained vector for each kind of segment: the first, and behind the first of two texts the second.
 
     Args:
         count: kinds.
         dim: width D.
+        separator: the token that closes the first text; None where there is one text.
     """
 
     no_decay = ("weight",)
 
-    def __init__(self, *, count: int, dim: int) -> None:
+    def __init__(self, *, count: int, dim: int, separator: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(count, dim), std=0.02))
+        self.separator = separator if count > 1 else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight[0]
+    def forward(self, x: Tensor, tokens: Tensor, packing: Packing | None = None) -> Tensor:
+        """B N D and the tokens B N that it is of; packed 1 T D and 1 T."""
+        if self.separator is None:
+            return x + self.weight[0]
+        closes = (tokens == self.separator).long()
+        before = closes.cumsum(dim=1) - closes  # separators in front of each position
+        if packing is not None:
+            before = before - before[:, torch.arange(before.shape[1], device=before.device) - packing.positions]  # of each item alone
+        return x + self.weight[(before > 0).long()]
 
 
 def build_positions(kind: Positions, length: int, dim: int) -> nn.Module:

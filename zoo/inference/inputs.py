@@ -15,9 +15,16 @@ from zoo.data.suffixes import IMAGES, SOUNDS
 from zoo.data.tabular import SUFFIXES, Reading, read_records
 from zoo.errors import DataError
 from zoo.files import home
-from zoo.specs import InputSpec
+from zoo.specs import InputSpec, PairInput
 
-EXAMPLES = {"image": "IMAGE_FILE", "text": '--text "some text"', "spectrogram": "SOUND_FILE", "table": "ROWS.csv", "history": "--user ID"}
+EXAMPLES = {
+    "image": "IMAGE_FILE",
+    "text": '--text "some text"',
+    "dialogue": '--text "Hello!"',
+    "spectrogram": "SOUND_FILE",
+    "table": "ROWS.csv",
+    "history": "--user ID",
+}
 TABLES = tuple(SUFFIXES)
 GIVES = {
     "class": "labels",
@@ -28,12 +35,25 @@ GIVES = {
     "tags": "a tag for every word",
     "masked": "what stands at masks",
     "context": "vectors",
+    "answer": "answers with their place",
+    "dialogue": "replies",
 }
 """What a model answers with, by the kind of its head's target."""
 VALUES = {"image": "IMAGE_FILE", "text": "some text", "spectrogram": "SOUND_FILE", "history": {"user": "ID"}}
+ROWS = ("table", "text_pair")
+"""Kinds of inputs that are rows of columns."""
 SEVERAL = "several"
 """Stands for the kind of a model of several inputs."""
-FILES = {"image": IMAGES, "spectrogram": SOUNDS, "text": (".txt",), "table": TABLES, "history": TABLES, SEVERAL: TABLES}
+FILES = {
+    "image": IMAGES,
+    "spectrogram": SOUNDS,
+    "text": (".txt",),
+    "table": TABLES,
+    "text_pair": TABLES,
+    "dialogue": TABLES,
+    "history": TABLES,
+    SEVERAL: TABLES,
+}
 """What a folder is searched for."""
 
 
@@ -54,6 +74,8 @@ class Sample:
 
 def example(inputs: Sequence[InputSpec]) -> str:
     """What `zoo predict BUNDLE` takes next, as people would type it, where a model takes these inputs."""
+    if len(inputs) == 1 and isinstance(inputs[0], PairInput):
+        return f"--row '{json.dumps(dict.fromkeys(inputs[0].columns, 'some text'))}'"
     if len(inputs) == 1:
         return EXAMPLES.get(inputs[0].kind, "FILE")
     row: dict[str, Any] = {spec.name: VALUES.get(spec.kind, "...") for spec in inputs if spec.kind != "table"}
@@ -122,11 +144,11 @@ def matches(word: str) -> list[Path]:
 def _expand(entry: Any, kind: str, name: str, place: int, reading: Reading) -> Iterator[Sample]:
     if isinstance(entry, Mapping) and set(entry) == {name}:
         entry = entry[name]
-    path = entry if isinstance(entry, Path) else Path(entry) if isinstance(entry, str) and kind == "table" else None
+    path = entry if isinstance(entry, Path) else Path(entry) if isinstance(entry, str) and kind in ROWS else None
     if path is not None and kind not in ("image", "spectrogram") and reading.reads(path):
         column = reading.columns.get(name, name)
         for number, row in enumerate(read_records(path, reading, texts=kind != "history"), 1):
-            if kind == "table":
+            if kind in ROWS:
                 yield Sample(f"{path}:{number}", row)
             elif column not in row:
                 yield Sample(f"{path}:{number}", error=f"{path}, row {number}: has no column {column!r}; it has {', '.join(row)}")
@@ -136,7 +158,7 @@ def _expand(entry: Any, kind: str, name: str, place: int, reading: Reading) -> I
                 yield Sample(f"{path}:{number}", row[column])
     elif isinstance(entry, Path) and kind == "text":
         yield Sample(str(entry), _read(entry))
-    elif isinstance(entry, Path) and kind in ("table", "history"):
+    elif isinstance(entry, Path) and kind in (*ROWS, "history", "dialogue"):
         raise DataError(f"{entry}: a {kind} is read from {', '.join(TABLES)} files")
     else:
         yield Sample(shown(entry, place), checked(entry, kind))
@@ -147,7 +169,9 @@ def checked(entry: Any, kind: str) -> Any:
     match kind:
         case "text" if not isinstance(entry, str):
             raise DataError(f"a text is a string, not {type(entry).__name__}")
-        case "table" if not isinstance(entry, Mapping):
+        case "dialogue" if not isinstance(entry, str | list):
+            raise DataError(f"a conversation is a text, or a list of {{'role', 'content'}}, not {type(entry).__name__}")
+        case "table" | "text_pair" if not isinstance(entry, Mapping):
             raise DataError(f"a row is a mapping of column names to values, not {type(entry).__name__}")
         case "history" if isinstance(entry, Mapping):
             if len(entry) != 1 or not set(entry) <= {"user", "items"}:

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zoo.data.base import InputCodec
+from zoo.data.codecs.answer import AnswerCodec
+from zoo.data.codecs.dialogue import Closing, DialogueCodec, SaidCodec
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import WrittenTokenCodec
 from zoo.data.processor import Processor
 from zoo.data.tabular import Reading
 from zoo.errors import DataError, ZooError
 from zoo.hub.bundle import Bundle, load_bundle
-from zoo.inference.generate import Writing, continuations, prompt_ids, streamed, text_of, translations
+from zoo.inference.generate import Writing, continuations, prompt_ids, streamed, text_of, translations, written
 from zoo.inference.inputs import GIVES, Sample, samples
 from zoo.inference.rows import Wanted, row_samples
 from zoo.inference.sampling import Sampling
@@ -48,8 +52,7 @@ class Predictor:
         data = bundle.config.get("data")
         self.reading = Reading.of(data if isinstance(data, dict) else {})  # files of tables are read as in training
         self.wanted = [
-            Wanted(name, codec.spec.kind, (*codec.numbers, *codec.categories) if isinstance(codec, TableCodec) else (self.reading.columns.get(name, name),))
-            for name, codec in self.processor.inputs.items()
+            Wanted(name, codec.spec.kind, columns_of(codec) or (self.reading.columns.get(name, name),)) for name, codec in self.processor.inputs.items()
         ]
 
     @classmethod
@@ -87,9 +90,9 @@ class Predictor:
         """One answer for each input, in order; one for each row where an input is a table's file.
 
         Args:
-            inputs: raw, by the kind of the model's input: image or sound files (or arrays), texts, rows of a table, user ids or lists of
-                item ids (``zoo.inference.inputs.samples``). For a model of several inputs: mappings of inputs to these, or files of tables
-                (``zoo.inference.rows``).
+            inputs: raw, by the kind of the model's input: image or sound files (or arrays), texts, rows of a table, conversations (a text, or lists of
+                ``role`` and ``content``), user ids or lists of item ids (``zoo.inference.inputs.samples``). For a model of several inputs: mappings of
+                inputs to these, or files of tables (``zoo.inference.rows``).
             batch_size: inputs that go through the model together; changes no answer.
             top_k: labels or items of each answer.
             max_tokens: of a continuation; 64, if not given. This and what follows is for models that write continuations.
@@ -101,8 +104,9 @@ class Predictor:
             ``{"input": ..., **answer}``, or ``{"input": ..., "error": reason}`` for what cannot be used; the others are answered all the same.
             ``absent`` lists inputs that a row lacks, where the data allows that.
             Answers by the head's task: one label ``label``, ``probability``, ``probabilities``; several ``labels``, ``probabilities``; numbers ``values``; a
-            ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know; a ``vector``; a
-            ``continuation``, or of a model whose decoder writes a ``text``, with its number of ``tokens`` and how it ``ended`` (end, stop, length).
+            ranking ``top`` (``item``, ``title`` if there is one, ``score``), with a ``note`` on users and items that training did not know; a ``vector``; an
+            ``answer`` with its place (``start``, ``end``); a ``reply`` in a conversation, a ``continuation``, or of a model whose decoder writes a ``text``,
+            with its number of ``tokens`` and how it ``ended`` (end, stop, length).
 
         Raises:
             ZooError: for one input in place of a list, numbers out of range, options of a continuation where the model writes none, and a seed where
@@ -136,7 +140,7 @@ class Predictor:
     @property
     def writes(self) -> bool:
         """Whether its answers are texts."""
-        return isinstance(self.target, NextTokenCodec | WrittenTokenCodec)
+        return isinstance(self.target, NextTokenCodec | WrittenTokenCodec | SaidCodec)
 
     def _checked(self, sampling: Sampling) -> Sampling:
         if not self.writes:
@@ -159,6 +163,8 @@ class Predictor:
 
     def _continue(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
         """Texts with what the model writes after them."""
+        if isinstance(self.target, SaidCodec):
+            return self._reply(given, sampling, start)
         codec: TextCodec = self.processor.inputs[self.model.input]  # type: ignore[assignment]
         asked = {place: prompt_ids(codec, sample.raw) for place, sample in enumerate(given) if sample.error is None}
         answers: list[dict[str, Any]] = [{"input": sample.name} | ({"error": sample.error} if sample.error is not None else {}) for sample in given]
@@ -173,6 +179,65 @@ class Predictor:
                 }
                 answers[place] |= {"note": f"the text is longer than the model holds ({codec.max_length} tokens): its beginning was left out"} if cut else {}
         return answers
+
+    def _reply(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
+        """What an assistant says next in each conversation."""
+        codec = self._dialogue
+        answers: list[dict[str, Any]] = [{"input": sample.name} | ({"error": sample.error} if sample.error is not None else {}) for sample in given]
+        prompts: dict[int, list[int]] = {}
+        for place, sample in enumerate(given):
+            if sample.error is not None:
+                continue
+            try:
+                prompts[place], left_out = codec.prompt(sample.raw)
+            except DataError as error:
+                answers[place]["error"] = str(error)
+                continue
+            if left_out:
+                answers[place]["note"] = (
+                    f"the conversation is longer than the model holds ({codec.max_length} tokens): its first {left_out} turns were left out"
+                )
+        if prompts:
+            closing: Any = Closing(codec.tokenizer, codec.closing)
+            writer = writer_of(self.model, name=codec.name, pad=codec.pad)
+            with torch.inference_mode():
+                places = [start + place for place in prompts]
+                found = written(writer, closing, list(prompts.values()), sampling, limit=codec.max_length, places=places, device=self.device)
+            for place, said in zip(prompts, found, strict=True):
+                reply = text_of(codec.tokenizer, said, sampling.stop).strip()
+                answers[place] |= {"reply": reply, "tokens": len(said.ids), "ended": str(said.ended)}
+        return answers
+
+    @property
+    def _dialogue(self) -> DialogueCodec:
+        codec = self.processor.inputs[self.model.input]
+        if not isinstance(self.target, SaidCodec) or not isinstance(codec, DialogueCodec):
+            raise ZooError(
+                f"{self.bundle.name} was not trained on conversations, and answers none\n  way out: a model of data.target_kind=dialogue (`zoo train "
+                "experiment=chitchat`); zoo predict gives this one's answers"
+            )
+        return codec
+
+    def chat(self, messages: Sequence[Mapping[str, str]], sampling: Sampling | None = None) -> Iterator[str]:
+        """An assistant's next turn, in pieces as they come.
+
+        Args:
+            messages: ``{"role": "system" | "user" | "assistant", "content": ...}``, oldest first, the last one the user's.
+            sampling: how; without beams.
+
+        Raises:
+            ZooError: for a model that was not trained on conversations, and a conversation that cannot be used.
+        """
+        codec, sampling = self._dialogue, sampling or Sampling()
+        if sampling.beams > 1:
+            raise ZooError(f"beams={sampling.beams} are compared when they are done, and nothing is known of the text before; predict gives it whole")
+        prompt, _ = codec.prompt(list(messages))
+        closing: Any = Closing(codec.tokenizer, codec.closing)
+        with torch.inference_mode():
+            writing = Writing(
+                writer_of(self.model, name=codec.name, pad=codec.pad), closing, [prompt], sampling, limit=codec.max_length, places=[0], device=self.device
+            )
+        yield from streamed(writing, prompt)
 
     def stream(self, raw: Any, sampling: Sampling | None = None) -> Iterator[str]:
         """What is written of one input, in pieces as they come; together they are the answer's text.
@@ -190,6 +255,10 @@ class Predictor:
         (sample,) = row_samples([raw], self.wanted, self.reading) if len(self.wanted) > 1 else samples([raw], self.input.kind, self.model.input, self.reading)
         if sample.error is not None:
             raise ZooError(sample.error)
+        if isinstance(self.target, SaidCodec):
+            raw = sample.raw
+            yield from self.chat([{"role": "user", "content": raw}] if isinstance(raw, str) else raw, sampling)
+            return
         prompt: list[int] = []
         features, codec = None, self.processor.inputs[self.model.input]
         if isinstance(self.target, WrittenTokenCodec):
@@ -237,6 +306,9 @@ class Predictor:
         answers: dict[int, dict[str, Any]] = {place: {"error": sample.error} for place, sample in enumerate(given) if sample.error is not None}
         several = len(self.wanted) > 1
         rows = {place: sample.raw if several else {self.model.input: sample.raw} for place, sample in enumerate(given) if place not in answers}
+        if isinstance(self.target, AnswerCodec):
+            answers |= self._spans(rows)
+            rows = {}
         batch, reasons = self._batch(list(rows.values()))
         if batch is not None:
             batch = batch.to(self.device)
@@ -254,6 +326,24 @@ class Predictor:
             if (lacking := [name for name in self.model.inputs if name not in row]) and "error" not in answers[place]:
                 answers[place]["absent"] = lacking
         return [{"input": sample.name} | answers[place] for place, sample in enumerate(given)]
+
+    def _spans(self, rows: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """Answers with their place, the best of the parts that a long text is read in."""
+        head: Any = self.model.head
+        answers: dict[int, dict[str, Any]] = {}
+        parts: list[tuple[int, dict[str, Any], int]] = []
+        for place, row in rows.items():
+            try:
+                parts += [(place, part, at) for part, at in self.target.windows(row)]
+            except DataError as error:
+                answers[place] = {"error": str(error)}
+        found: dict[int, list[dict[str, Any]]] = {}
+        for start in range(0, len(parts), max(1, len(rows))):
+            some = parts[start : start + max(1, len(rows))]
+            batch = self.processor.batch([part for _, part, _ in some], with_targets=False).to(self.device)
+            for (place, part, at), answer in zip(some, head.decode(self.model(batch.inputs), batch.targets), strict=True):
+                found.setdefault(place, []).append(self.target.present(answer, part, at))
+        return answers | {place: self.target.best(parts) for place, parts in found.items()}
 
     def _batch(self, rows: list[dict[str, Any]]) -> tuple[Batch | None, list[str | None]]:
         """A batch with a filler for each row that cannot be encoded, and why; no batch where none can."""
@@ -282,3 +372,10 @@ class Predictor:
         """The stated answer for users and items that training did not know, where there is one; else the reason."""
         asks_for_someone = isinstance(raw, str | int | list | tuple) and not isinstance(raw, bool)
         return self.target.fallback(reason, top_k) if asks_for_someone and hasattr(self.target, "fallback") else {"error": reason}
+
+
+def columns_of(codec: InputCodec) -> tuple[str, ...]:
+    """Of an input that is made of several columns."""
+    if isinstance(codec, TableCodec):
+        return (*codec.numbers, *codec.categories)
+    return codec.columns if isinstance(codec, TextPairCodec) else ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.data.tabular import Reading, read_records
 from zoo.errors import DataError, did_you_mean
-from zoo.inference.inputs import Sample, checked, shown
+from zoo.inference.inputs import ROWS, Sample, checked, shown
 
 FILE_KINDS = ("image", "spectrogram")
 
@@ -31,7 +31,7 @@ class Wanted:
         from zoo.data.codecs.label import is_missing  # it imports torch
 
         value = row.get(self.name)
-        if self.kind == "table" and value is None:
+        if self.kind in ROWS and value is None:
             value = {column: row[column] for column in self.columns if column in row}
             return None if all(is_missing(entry) for entry in value.values()) else value
         if value is None and len(self.columns) == 1:

@@ -1,4 +1,5 @@
-"""How good the texts are that a model writes of a split: BLEU and chrF by sacrebleu, ROUGE by torchmetrics, and how many are right to the letter."""
+"""How good the texts are that a model writes of a split: BLEU and chrF by sacrebleu, ROUGE by torchmetrics, and how many are right to the letter; and how
+good the answers are that it finds in texts: exact match and F1 as SQuAD counts them, by torchmetrics."""
 
 import time
 from collections.abc import Sequence
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.data.codecs.answer import AnswerCodec, answer_of
 from zoo.data.codecs.written import WrittenTokenCodec
 from zoo.errors import DataError, ZooError, did_you_mean
 from zoo.hub.bundle import load_bundle, open_bundle
@@ -61,14 +63,14 @@ def write_split(
     from zoo.build import build_dataset
 
     began = time.perf_counter()
-    scores = sacrebleu()
     bundle = open_bundle(path)
     data = data_of(bundle)
     config = override(bundle.config, overrides) if data else data_given(bundle.name, overrides)
     chosen = choose_device(device or config.trainer.device)
     loaded = load_bundle(path, chosen)
     predictor = Predictor(model=loaded.model, processor=loaded.processor, bundle=loaded.bundle, device=chosen)
-    if not isinstance(predictor.target, WrittenTokenCodec):
+    finds = isinstance(predictor.target, AnswerCodec)
+    if not isinstance(predictor.target, WrittenTokenCodec | AnswerCodec):
         raise ZooError(f"{bundle.name} writes no text that its data has a reference for\n  way out: without --write; zoo predict shows what it answers with")
     opened = build_dataset(config).open()
     if split not in opened.splits:
@@ -76,17 +78,22 @@ def write_split(
     samples = opened.splits[split]
     name, inputs = predictor.target.name, loaded.model.inputs
     raws = [samples.read(place) for place in range(min(len(samples), rows or len(samples)))]
+    if finds:
+        raws = [{**raw, name: answer_of(raw[name]["answer"], raw[name]["start"])[0]} for raw in raws]
+    scores = None if finds else sacrebleu()
     raws = [raw for raw in raws if isinstance(raw.get(name), str) and all(raw.get(entry) is not None for entry in inputs)]
     if not raws:
         raise DataError(f"the split {split!r} has no row with a text to compare with")
     given = [raw[inputs[0]] if len(inputs) == 1 else {entry: raw[entry] for entry in inputs} for raw in raws]
     order = sorted(range(len(raws)), key=lambda place: len(str(given[place])))  # texts of one length together: less is computed in vain
-    answers = predictor.predict([given[place] for place in order], batch_size=BATCH, sampling=sampling or Sampling())
-    told = {place: answer.get("text", "") for place, answer in zip(order, answers, strict=True)}
+    answers = predictor.predict([given[place] for place in order], batch_size=BATCH, sampling=None if finds else sampling or Sampling())
+    told = {place: answer.get("answer" if finds else "text", "") for place, answer in zip(order, answers, strict=True)}
     texts = [{"input": given[place], "text": told[place], "reference": raws[place][name]} for place in range(len(raws))]
-    figures, protocol = compare([entry["text"] for entry in texts], [entry["reference"] for entry in texts], scores)
+    said, references = [entry["text"] for entry in texts], [entry["reference"] for entry in texts]
+    figures, protocol = compare_answers(said, references) if finds else compare(said, references, scores)
     how = sampling or Sampling()
-    protocol["written"] = f"{len(texts)} rows, {f'{how.beams} beams, length penalty {how.length_penalty:g}' if how.beams > 1 else 'the likeliest token'}"
+    way = "the best span" if finds else f"{how.beams} beams, length penalty {how.length_penalty:g}" if how.beams > 1 else "the likeliest token"
+    protocol["written"] = f"{len(texts)} rows, {way}"
     return WrittenSplit(
         {f"{split}/{key}": value for key, value in figures.items()}, protocol, texts, time.perf_counter() - began, loaded.model.num_parameters()
     )
@@ -118,6 +125,17 @@ def compare(texts: Sequence[str], references: Sequence[str], scores: Any | None 
         "exact": "right to the letter",
     }
     return figures, protocol
+
+
+def compare_answers(texts: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Exact match and F1 in percent, and how they were taken: both texts in lower case, without punctuation and articles (SQuAD's evaluation script)."""
+    from torchmetrics.functional.text import squad
+
+    answers: Any = [{"prediction_text": text, "id": str(place)} for place, text in enumerate(texts)]
+    right: Any = [{"answers": {"answer_start": [0], "text": [text]}, "id": str(place)} for place, text in enumerate(references)]
+    found = squad(answers, right)
+    how = "as SQuAD's evaluation script has it, by torchmetrics"
+    return {name: float(found[name]) for name in ("exact_match", "f1")}, {"exact_match": how, "f1": f"mean over rows, {how}"}
 
 
 def sacrebleu() -> Any:

@@ -11,8 +11,10 @@ import soundfile
 import torch
 
 from zoo.data.codecs import INPUT_CODECS, TARGET_CODECS
+from zoo.data.codecs.answer import AnswerCodec
 from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.context import ContextCodec
+from zoo.data.codecs.dialogue import DialogueCodec, SaidCodec
 from zoo.data.codecs.history import Catalogue, HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
@@ -21,6 +23,7 @@ from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.tag import TagCodec, WordsCodec
 from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import Start, WrittenCodec, WrittenTokenCodec
 from zoo.data.processor import Processor
@@ -232,7 +235,13 @@ def everything() -> Processor:
         "history": HistoryCodec(name="history", catalogue=CATALOGUE, max_length=3),
         "table": table(Missing.INDICATOR),
     }
+    pair = TextPairCodec(name="pair", tokenizer=pieces, max_length=12, first="question", second="context")
+    inputs["pair"] = pair
+    chat = DialogueCodec(name="chat", tokenizer=bpe, max_length=40)
+    inputs["chat"] = chat
     targets = {
+        "reply": SaidCodec(name="reply", dialogue=chat),
+        "answer": AnswerCodec(name="answer", texts=pair),
         "label": ClassCodec(name="label", labels=("a", "b"), counts=(3, 4)),
         "tags": ClassCodec(name="tags", labels=("x", "y"), labelling=Labelling.MULTI, separator=";"),
         "value": NumberCodec(name="value", columns=["v"], mean=[1.0], std=[2.0]),
@@ -247,7 +256,13 @@ def everything() -> Processor:
     return Processor(inputs, targets)
 
 
+TALK = [{"role": "user", "content": "some"}, {"role": "assistant", "content": "text"}]
+TEXTS = {"question": "some length", "context": "some text of some length"}
 ROW = {
+    "pair": TEXTS,
+    "chat": TALK,
+    "reply": TALK,
+    "answer": {"texts": TEXTS, "answer": "text of", "start": None},
     "image": torch.full((3, 9, 9), 7, dtype=torch.uint8),
     "text": "some text",
     "bytes": "some text",
@@ -279,7 +294,8 @@ def test_a_saved_processor_prepares_alike(tmp_path: Path) -> None:
     again = Processor.load(tmp_path)
     assert again.spec == first.spec
     one, two = first.batch([ROW, ROW], with_targets=True), again.batch([ROW, ROW], with_targets=True)
-    assert set(one.targets) == {"label", "tags", "value", "item", "seen", "thing", "following", "bytes", "hidden", "words", "parts", "next", "around"}
+    own = {"label", "tags", "value", "item", "seen", "thing", "following", "bytes", "hidden", "words", "parts", "next", "around", "answer", "places", "reply"}
+    assert set(one.targets) == own
     for name, values in one.inputs.items():
         pair = (values.values, two.inputs[name].values)
         if isinstance(pair[0], dict):
@@ -314,8 +330,8 @@ def corruptions(tree: dict[str, Any]) -> list[dict[str, Any]]:
         for name, state in tree[group].items():
             for key in state:
                 for value in ("../../etc", -7, [None], {"_target_": "os.system"}, True, None):
-                    if isinstance(value, type(state[key])) and key in ("separator", "users"):
-                        continue  # any text is a separator
+                    if isinstance(value, type(state[key])) and key in ("separator", "users", "first", "second", "template"):
+                        continue  # any text is a separator, a column or a template
                     found.append(json.loads(json.dumps(tree)) | {group: {**tree[group], name: {**state, key: value}}})
                 if key not in LATER:
                     found.append({**tree, group: {**tree[group], name: {other: entry for other, entry in state.items() if other != key}}})

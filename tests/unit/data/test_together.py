@@ -1,6 +1,7 @@
 """Rows that belong together come in one batch of training, in every epoch anew, and nothing else about an epoch changes."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_the_column_of_a_table_binds_its_rows(tmp_path: Path) -> None:
     found = loader(data)
     met = [[family[row] for row in batch[0].ids.tolist()] for batch in found]
     order = [number for batch in met for number in batch]
-    changes = sum(one != other for one, other in zip(order, order[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(order))
     assert changes == len(set(order)) - 1  # each family in one run
     plain = loader(data, training=False)
     assert [row for batch in plain for row in batch[0].ids.tolist()] == list(range(len(split)))

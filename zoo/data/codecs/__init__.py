@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from zoo.data.codecs.answer import AnswerCodec
 from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.context import ContextCodec
+from zoo.data.codecs.dialogue import DialogueCodec, SaidCodec
 from zoo.data.codecs.history import HistoryCodec, ItemCodec
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec
@@ -12,10 +14,26 @@ from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.tag import TagCodec, WordsCodec
 from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import WrittenCodec, WrittenTokenCodec
 
-INPUT_CODECS: dict[str, Any] = {codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec, WordsCodec)}
+INPUT_CODECS: dict[str, Any] = {
+    codec.kind: codec for codec in (ImageCodec, TextCodec, AudioCodec, HistoryCodec, TableCodec, WrittenCodec, WordsCodec, TextPairCodec, DialogueCodec)
+}
 TARGET_CODECS: dict[str, Any] = {
-    codec.kind: codec for codec in (ClassCodec, NumberCodec, ItemCodec, PairCodec, NextTokenCodec, WrittenTokenCodec, MaskedTokenCodec, TagCodec, ContextCodec)
+    codec.kind: codec
+    for codec in (
+        ClassCodec,
+        NumberCodec,
+        ItemCodec,
+        PairCodec,
+        NextTokenCodec,
+        WrittenTokenCodec,
+        MaskedTokenCodec,
+        TagCodec,
+        AnswerCodec,
+        SaidCodec,
+        ContextCodec,
+    )
 }

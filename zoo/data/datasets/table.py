@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import InputCodec, OpenData, TargetCodec, Tokenizer
+from zoo.data.codecs.answer import AnswerCodec
 from zoo.data.codecs.audio import AudioCodec
 from zoo.data.codecs.context import ContextCodec
+from zoo.data.codecs.dialogue import DialogueCodec, Learn, SaidCodec
 from zoo.data.codecs.fitting import usable
 from zoo.data.codecs.image import ImageCodec
 from zoo.data.codecs.label import ClassCodec, NumberCodec, is_missing
@@ -20,6 +22,7 @@ from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.tag import TagCodec, WordsCodec, words_of
 from zoo.data.codecs.text import TextCodec
+from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.data.codecs.token import NextTokenCodec
 from zoo.data.codecs.written import Start, WrittenCodec, WrittenTokenCodec
 from zoo.data.files import SPLIT_FOLDERS
@@ -45,9 +48,11 @@ class TargetKind(StrEnum):
     TAGS = "tags"
     TEXT = "text"
     CONTEXT = "context"
+    ANSWER = "answer"
+    DIALOGUE = "dialogue"
 
 
-OF_THE_TEXT = (TargetKind.NEXT_TOKEN, TargetKind.MASKED, TargetKind.CONTEXT)
+OF_THE_TEXT = (TargetKind.NEXT_TOKEN, TargetKind.MASKED, TargetKind.CONTEXT, TargetKind.DIALOGUE)
 """Kinds of targets that are made of the text itself."""
 TARGET_NAMES = {
     TargetKind.CLASS: "label",
@@ -59,6 +64,8 @@ TARGET_NAMES = {
     TargetKind.TAGS: "tags",
     TargetKind.TEXT: "next",
     TargetKind.CONTEXT: "context",
+    TargetKind.ANSWER: "answer",
+    TargetKind.DIALOGUE: "next",
 }
 
 
@@ -78,6 +85,7 @@ class Table:
         header: whether the first line of CSV and TSV names the columns.
         quoting: standard, or none where quotation marks in CSV and TSV are plain characters.
         text: column of texts.
+        second: column of a text that is read after `text`, both as one sequence: a question and where it is answered, two sentences to compare.
         tokenizer: for the texts; null trains byte-level BPE with at most 8,000 tokens.
         max_length: tokens of a text; what follows is cut off.
         image: column of image paths, relative to `files`.
@@ -94,12 +102,18 @@ class Table:
         optional: inputs (text, image, audio, table) that a row may lack: an empty cell, or all of the table's, means that the sample has no such input.
             Elsewhere a row with an empty cell cannot be used. What takes such samples: model/encoder=fusion.
         target: column to be told, or several columns of numbers; with target_kind=pair the column that rows of one thing share, which may be an input;
-            with target_kind=next_token, masked or context that of `text` itself.
+            with target_kind=next_token, masked, context or dialogue that of `text` itself.
         target_kind: class; multi, several classes a row (a JSON list, or text with separators); number; pair, where a row's inputs belong together
             and nothing else is told (model/head=contrastive); next_token, a language model of the texts (model/head=next_token); tags, one for every
             word of the text, both as lists (model/head=token_classification); masked, words of the text that are hidden (model/head=masked_tokens,
-            data/tokenizer=wordpiece); context, the words around each word (model/head=skip_gram); or text, which a decoder writes from what the row
-            gives (model/decoder=transformer).
+            data/tokenizer=wordpiece); context, the words around each word (model/head=skip_gram); answer, a span of the text
+            `second` that answers the question `text` (model/head=question_answering), empty where it has none, or as SQuAD has it; dialogue, what an
+            assistant says in conversations (model/head=next_token): lists of `role` (system, user, assistant) and `content`; or text, which a decoder
+            writes from what the row gives (model/decoder=transformer).
+        answer_start: for target_kind=answer: column of the answer's first letter in `second`; null takes its first place there.
+        chat_template: for target_kind=dialogue: how a conversation becomes text, Jinja as Hugging Face's tokenizers have it; null takes the one beside the
+            tokenizer's file, or "ROLE: text" with what closes a text.
+        learn: for target_kind=dialogue: the assistant's turns, or all.
         mask_share: for target_kind=masked: the share of words, or tokens, that are asked for.
         masking: for target_kind=masked: whole words, or tokens by themselves.
         target_tokenizer: for target_kind=text; null takes the inputs' tokenizer, trained on both, where there is a text, else byte-level BPE.
@@ -125,6 +139,7 @@ class Table:
         header: Header = Header.FIRST_LINE,
         quoting: Quoting = Quoting.STANDARD,
         text: str | None = None,
+        second: str | None = None,
         tokenizer: Tokenizer | None = None,
         max_length: int = 128,
         image: str | None = None,
@@ -140,6 +155,9 @@ class Table:
         missing: Missing = Missing.REFUSE,
         optional: tuple[str, ...] = (),
         target_kind: TargetKind = TargetKind.CLASS,
+        answer_start: str | None = None,
+        chat_template: str | None = None,
+        learn: Learn = Learn.ASSISTANT,
         mask_share: float = 0.15,
         masking: Masking = Masking.WORDS,
         target_tokenizer: Tokenizer | None = None,
@@ -167,9 +185,19 @@ class Table:
         self.split_column, self.split_by, self.validation, self.test = split_column, split_by, validation, test
         self.codecs: dict[str, InputCodec] = {}
         self.written: str | None = None
+        self.second, self.answer_start, self.learn = second, answer_start, learn
+        if target_kind is not TargetKind.DIALOGUE and (chat_template is not None or learn is not Learn.ASSISTANT):
+            raise ValueError(f"chat_template and learn are of conversations; target_kind={target_kind} has none, choose target_kind=dialogue")
+        check_pair(text, second, target_kind, answer_start)
         if text is not None:
-            kind = WordsCodec if target_kind is TargetKind.TAGS else TextCodec
-            self.codecs[TEXT] = kind(name=TEXT, tokenizer=tokenizer if tokenizer is not None else BpeTokenizer(), max_length=max_length)
+            tokenizer = tokenizer if tokenizer is not None else BpeTokenizer()
+            if target_kind is TargetKind.DIALOGUE:
+                self.codecs[TEXT] = DialogueCodec(name=TEXT, tokenizer=tokenizer, max_length=max_length, template=chat_template)
+            elif second is not None:
+                self.codecs[TEXT] = TextPairCodec(name=TEXT, tokenizer=tokenizer, max_length=max_length, first=text, second=second)
+            else:
+                kind = WordsCodec if target_kind is TargetKind.TAGS else TextCodec
+                self.codecs[TEXT] = kind(name=TEXT, tokenizer=tokenizer, max_length=max_length)
         if image is not None:
             self.codecs[IMAGE] = ImageCodec(name=IMAGE, channels=image_channels, size=(image_size, image_size))
         if audio is not None:
@@ -182,7 +210,7 @@ class Table:
             raise ValueError(f"optional={list(optional)}: there is no input {unknown[0]!r}; this data gives {', '.join(self.codecs)}")
         self.optional = tuple(dict.fromkeys(optional))
         self._write(target_tokenizer, target_max_length, target_start, max_length)
-        inputs = {*self.sources.values(), *numbers, *categories}
+        inputs = {*self.sources.values(), *([] if second is None else [second]), *numbers, *categories}
         if target_kind is TargetKind.TAGS and text is None:
             raise ValueError("target_kind=tags is of the words of a text; name its column: text=COLUMN")
         self.mask_share, self.masking = mask_share, masking
@@ -219,6 +247,10 @@ class Table:
             target = TagTarget(name=self.target_name, labels=("a", "b"), of=TEXT, provisional=("labels",))
         elif self.target_kind is TargetKind.CONTEXT:
             target = self._context().sketch
+        elif self.target_kind is TargetKind.DIALOGUE:
+            target = self._said().spec
+        elif self.target_kind is TargetKind.ANSWER:
+            target = self._answer().spec
         elif self.target_kind is TargetKind.TEXT:
             target = self._written_token().spec
         else:
@@ -258,8 +290,8 @@ class Table:
         )
 
     def _splits(self) -> "tuple[dict[str, TableSplit], str]":
-        named = [entry for entry in (self.split_column, self.split_by, self.together) if entry]
-        wanted = list(dict.fromkeys([*self.sources.values(), *self.numbers, *self.categories, *self.targets, *named]))
+        others = [entry for entry in (self.split_column, self.split_by, self.together, self.second, self.answer_start) if entry]
+        wanted = list(dict.fromkeys([*self.sources.values(), *self.numbers, *self.categories, *self.targets, *others]))
         holes = [self.sources[name] for name in self.optional if name in self.sources] + [column for column in self.table if TABLE in self.optional]
         read = {name: read_rows(path, self.format, wanted, self.header, self.quoting, holes) for name, path in self.paths.items() if path is not None}
         if len(read) > 1:
@@ -318,6 +350,8 @@ class Table:
             optional=frozenset(self.optional),
             written=self.written,
             bound=self.together,
+            second=self.second,
+            answer_start=self.answer_start,
         )
 
     def _fit(self, train: "TableSplit") -> None:
@@ -325,8 +359,13 @@ class Table:
             match codec:
                 case TextCodec():
                     texts = train.column(self.sources[name])
+                    if isinstance(codec, DialogueCodec):
+                        codec.fit(texts)
+                        continue
                     if self._shares(codec):
                         texts = [*texts, *train.column(self.targets[0])]
+                    if isinstance(codec, TextPairCodec):
+                        texts = [*texts, *train.column(codec.second)]
                     if isinstance(codec, WordsCodec):
                         texts = [" ".join(found) for found in usable(lambda raw: words_of(raw)[0], texts)]
                     codec.fit([str(text) for text in texts if text is not None and not (name in self.optional and is_empty(text))])
@@ -363,6 +402,16 @@ class Table:
         assert isinstance(text, TextCodec)
         return ContextCodec(name=self.target_name, text=text)
 
+    def _answer(self) -> AnswerCodec:
+        texts = self.codecs[TEXT]
+        assert isinstance(texts, TextPairCodec)
+        return AnswerCodec(name=self.target_name, texts=texts)
+
+    def _said(self) -> SaidCodec:
+        dialogue = self.codecs[TEXT]
+        assert isinstance(dialogue, DialogueCodec)
+        return SaidCodec(name=self.target_name, dialogue=dialogue, learn=self.learn)
+
     def _written_token(self) -> WrittenTokenCodec:
         written = self.codecs[WRITTEN]
         assert isinstance(written, WrittenCodec)
@@ -383,9 +432,29 @@ class Table:
             return TagCodec.fit(self.target_name, train.column(self.targets[0]), words)
         if self.target_kind is TargetKind.CONTEXT:
             return self._context().counted(str(text) for text in train.column(self.targets[0]) if not is_empty(text))
+        if self.target_kind is TargetKind.DIALOGUE:
+            return self._said()
+        if self.target_kind is TargetKind.ANSWER:
+            return self._answer()
         if self.target_kind is TargetKind.TEXT:
             return self._written_token()
         return ClassCodec.fit(self.target_name, train.column(self.targets[0]), labelling=self._labelling, separator=self.separator)
+
+
+def check_pair(text: str | None, second: str | None, target_kind: TargetKind, answer_start: str | None) -> None:
+    """Whether two texts are named where they are needed, and one where they are not.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    if second is not None and text is None:
+        raise ValueError(f"second={second} goes with a first text; name its column: text=COLUMN")
+    if target_kind is TargetKind.ANSWER and second is None:
+        raise ValueError("target_kind=answer is a span of a second text; name its column: second=COLUMN, the question's being text=COLUMN")
+    if second is not None and target_kind in (TargetKind.TAGS, *OF_THE_TEXT):
+        raise ValueError(f"second={second}: target_kind={target_kind} is of one text; leave it out")
+    if answer_start is not None and target_kind is not TargetKind.ANSWER:
+        raise ValueError(f"answer_start={answer_start} is of target_kind=answer; leave it out")
 
 
 def is_empty(value: Any) -> bool:
@@ -405,6 +474,8 @@ class TableSplit:
         target: its name and columns; None for inputs alone.
         optional: inputs that a row may lack; they are None where it does.
         written: column of the text that a decoder writes; None where there is none.
+        second: column of the second of two texts; None where there is one.
+        answer_start: column of an answer's first letter; None where nothing tells it.
         bound: column whose equal values belong into one batch; None where nothing binds rows.
     """
 
@@ -420,8 +491,10 @@ class TableSplit:
         optional: Collection[str] = (),
         written: str | None = None,
         bound: str | None = None,
+        second: str | None = None,
+        answer_start: str | None = None,
     ) -> None:
-        self.written, self.bound = written, bound
+        self.written, self.bound, self.second, self.answer_start = written, bound, second, answer_start
         self.rows, self.chosen, self.sources, self.files, self.table, self.target = rows, chosen, dict(sources), files, tuple(table), target
         self.optional = optional
 
@@ -440,6 +513,8 @@ class TableSplit:
                 raw[name] = None
                 continue
             raw[name] = self.files / value if name != TEXT and isinstance(value, str) else value
+            if name == TEXT and self.second is not None:
+                raw[name] = {column: value, self.second: row[self.second]}
         if self.table:
             figures = {column: row[column] for column in self.table}
             raw[TABLE] = None if TABLE in self.optional and all(map(is_missing, figures.values())) else figures
@@ -448,6 +523,8 @@ class TableSplit:
             raw[name] = [row[column] for column in columns] if name == TARGET_NAMES[TargetKind.NUMBER] else row[columns[0]]
             if name == TARGET_NAMES[TargetKind.TAGS]:
                 raw[name] = {"words": raw[TEXT], "tags": raw[name]}
+            if name == TARGET_NAMES[TargetKind.ANSWER]:
+                raw[name] = {"texts": raw[TEXT], "answer": raw[name], "start": None if self.answer_start is None else row[self.answer_start]}
         if self.written is not None:
             raw[WRITTEN] = row[self.written]
         return raw
@@ -463,6 +540,8 @@ class TableSplit:
             optional=self.optional,
             written=self.written if WRITTEN in names else None,
             bound=self.bound,
+            second=self.second if TEXT in names else None,
+            answer_start=self.answer_start,
         )
 
     def together(self) -> Tensor | None:

@@ -47,5 +47,7 @@ class BpeTokenizer(subword.SubwordTokenizer):
             show_progress=False,
         )
         library.train_from_iterator(texts, trainer)
-        library.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A {END}", special_tokens=[(BEGIN, 1), (END, 2)])
+        library.post_processor = processors.TemplateProcessing(
+            single=f"{BEGIN} $A {END}", pair=f"{BEGIN} $A {END} $B:1 {END}:1", special_tokens=[(BEGIN, 1), (END, 2)]
+        )
         return library

@@ -1,5 +1,6 @@
 """What tokenizers of the `tokenizers` library share: loading, encoding with special tokens, decoding, saving."""
 
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -217,6 +218,45 @@ class SubwordTokenizer(ABC):
         """The token that stands for one that is to be told; None where there is none."""
         return next((found for token in MASKS if (found := self.library.token_to_id(token)) is not None), None)
 
+    @cached_property
+    def separator_id(self) -> int | None:
+        """The token that closes the first of two texts; None where nothing stands between them, or the tokenizer is still to be trained."""
+        if self._library is None:
+            return None
+        found = self._library.encode("a", "a")
+        last = max(place for place, text in enumerate(found.sequence_ids) if text == 0)
+        return found.ids[last + 1] if found.sequence_ids[last + 1] is None else None
+
+    def pieces(self, text: str, *, special: bool) -> list[int]:
+        """Identifiers of a part of a text, without what opens and closes whole ones.
+
+        Args:
+            text: of any length, empty too.
+            special: whether the names of special tokens stand for these; otherwise they are letters like others.
+        """
+        library = self.library
+        library.encode_special_tokens = not special
+        try:
+            return library.encode(text, add_special_tokens=False).ids
+        finally:
+            library.encode_special_tokens = False
+
+    @property
+    def chat_template(self) -> str | None:
+        """What stands beside the tokenizer's file for conversations: `chat_template.jinja`, or an entry of `tokenizer_config.json`; None without."""
+        if self.path is None or not (folder := home(self.path)).exists():
+            return None
+        folder = folder if folder.is_dir() else folder.parent
+        if (file := folder / "chat_template.jinja").is_file():
+            return file.read_text(encoding="utf-8")
+        if not (file := folder / "tokenizer_config.json").is_file():
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
+        except ValueError as error:
+            raise CheckpointError(f"{file} cannot be read: {error}") from error
+        return found if isinstance(found, str) else None
+
     def close_with(self, token: str) -> None:
         """Put a token of the vocabulary behind every text from now on, after whatever the tokenizer adds by itself."""
         from tokenizers import processors
@@ -248,5 +288,6 @@ class SubwordTokenizer(ABC):
         return self._library
 
     def _use(self, library: "Library") -> None:
+        self.__dict__.pop("separator_id", None)
         self._library, self.vocab_size = library, library.get_vocab_size()
         self.pad_id = padding_id(library, self.path or "tokenizer.json")

@@ -95,5 +95,5 @@ class WordPieceTokenizer(subword.SubwordTokenizer):
         if vocabulary:
             library.add_special_tokens([token for token in SPECIAL if token in vocabulary])
             ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
-            library.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+            library.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends)
         return library
