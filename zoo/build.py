@@ -225,7 +225,12 @@ def _spec_for(parameter: Wired, specs: tuple[Spec, ...], path: str) -> Spec:
 
 def build_dataset(config: "RunConfig") -> "Dataset":
     """The dataset from its options; reads nothing yet."""
-    return DATASETS.build(config.data, "data")  # type: ignore[no-any-return]
+    dataset: Dataset = DATASETS.build(config.data, "data")
+    if config.loader.teacher is None:
+        return dataset
+    from zoo.inference.teaching import Taught
+
+    return Taught(dataset, teacher=config.loader.teacher, device=config.trainer.device)
 
 
 def build_augment(config: "RunConfig") -> "dict[str, Transform]":

@@ -73,6 +73,7 @@ def check(config: RunConfig) -> Report:
         model = build_model(config, spec)
     check_augment(config, spec)
     check_batches(config, model, spec)
+    check_teacher(config, model)
     check_init_prefixes(config, model)
     check_init_weights(config)
     add_lora(model, config.lora)
@@ -140,6 +141,14 @@ def check_augment(config: RunConfig, spec: "DataSpec") -> None:
                 f"leave it out: ~data.augment.{label}",
                 "transforms of this input: zoo list transform",
             )
+
+
+def check_teacher(config: RunConfig, model: "Model") -> None:
+    """A teacher that nobody listens to would cost its time, and change nothing."""
+    if config.loader.teacher is not None and not getattr(model.head, "taught", False):
+        raise ConfigError(
+            "data.teacher", f"head {config.head['name']!r} does not learn from a teacher", "model/head=distilled_classification", "data.teacher=null"
+        )
 
 
 def check_batch_statistics(config: RunConfig, model: "Model") -> None:

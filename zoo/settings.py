@@ -81,6 +81,8 @@ class LoaderSettings:
         workers: loader processes of each training process; 0 reads in the training process. Batches are the same for any count.
         order: shuffle; buckets (batches of similar length in every input, shuffled); or sequential.
         cache: keep encoded samples in memory; auto does so under 2 GiB.
+        teacher: name, path or address of a model whose scores of every sample are learned from (model/head=distilled_classification); null for none. It reads
+            the data once, when that is opened.
         max_bad_samples: samples that may fail to decode before the run stops with the list of them; of each process, if not in memory.
     """
 
@@ -94,6 +96,7 @@ class LoaderSettings:
     order: Order = Order.SHUFFLE
     cache: Cache = Cache.AUTO
     max_bad_samples: int = 10
+    teacher: str | None = None
 
     def check(self) -> None:
         at_least("data.batch_size", self.batch_size, 1)

@@ -156,6 +156,17 @@ class ClassTarget(TargetSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaughtTarget(ClassTarget):
+    """Single labels beside what a teacher says: ``Batch.targets[scores]`` is B C float, its logits, NaN where it could not read the sample."""
+
+    kind = "taught"
+
+    @property
+    def scores(self) -> str:
+        return f"{self.name}_teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
 class NumberTarget(TargetSpec):
     """B K float in the data's own units; NaN where unknown. ``mean`` and ``std`` are of the training split, for heads to scale with."""
 
@@ -336,7 +347,19 @@ INPUT_KINDS: dict[str, type[InputSpec]] = {
     spec.kind: spec for spec in (ImageInput, TextInput, PairInput, DialogueInput, WrittenInput, HistoryInput, SpectrogramInput, TableInput)
 }
 TARGET_KINDS: dict[str, type[TargetSpec]] = {
-    spec.kind: spec for spec in (ClassTarget, NumberTarget, ItemTarget, PairTarget, TokenTarget, MaskedTarget, TagTarget, AnswerTarget, ContextTarget)
+    spec.kind: spec
+    for spec in (
+        ClassTarget,
+        TaughtTarget,
+        NumberTarget,
+        ItemTarget,
+        PairTarget,
+        TokenTarget,
+        MaskedTarget,
+        TagTarget,
+        AnswerTarget,
+        ContextTarget,
+    )
 }
 
 

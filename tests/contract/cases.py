@@ -36,6 +36,7 @@ from zoo.specs import (
     TableInput,
     TagTarget,
     TargetSpec,
+    TaughtTarget,
     TextInput,
     TokenTarget,
 )
@@ -55,6 +56,7 @@ INPUTS: dict[str, InputSpec] = {
 }
 TARGETS: dict[str, TargetSpec] = {
     "single": ClassTarget(name="label", labels=("a", "b", "c", "d", "e", "f", "g"), counts=(5, 9, 1, 0, 30, 2, 3)),
+    "taught": TaughtTarget(name="label", labels=("a", "b", "c", "d"), counts=(5, 9, 1, 2)),
     "multi": ClassTarget(name="tags", labels=("x", "y", "z"), labelling=Labelling.MULTI, counts=(10, 20, 70)),
     "numbers": NumberTarget(name="sizes", columns=("height", "width"), mean=(170.0, -3.0), std=(12.0, 0.5)),
     "item": ItemTarget(name="next", num_items=30),

@@ -21,7 +21,7 @@ from zoo.inference.sampling import WRITING
 from zoo.registry import HEADS
 
 BELONGS = {
-    "top": (("class", "item", "masked"), f"{GIVES['class']} or {GIVES['item']}"),
+    "top": (("class", "taught", "item", "masked"), f"{GIVES['class']} or {GIVES['item']}"),
     "vectors": (("pair", "context"), "vectors"),
     **dict.fromkeys(WRITING, (("token",), GIVES["token"])),
 }

@@ -30,12 +30,17 @@ VOCABULARY: dict[str, frozenset[str]] = {
     "masked": frozenset(),  # likewise
     "words": frozenset({"tokenizer"}),
     "tags": frozenset({"labels"}),
+    "taught": frozenset({"labels", "labelling"}),
+    "text_pair": frozenset({"tokenizer", "first", "second"}),
+    "answer": frozenset(),  # its places are the texts'
+    "dialogue": frozenset({"tokenizer", "template"}),
+    "said": frozenset(),  # its vocabulary is the conversation's
     "written": frozenset({"tokenizer"}),
     "written_token": frozenset(),  # its vocabulary is that of what was written
     "context": frozenset(),  # its vocabulary is the text's
 }
 """Keys of a codec's state that say what a model's rows and outputs stand for; files of a codec do so too."""
-OF_THE_INPUTS = ("item", "token", "masked", "context")
+OF_THE_INPUTS = ("item", "token", "masked", "context", "said", "answer")
 """Kinds of targets whose vocabulary is that of an input: a history's items, a text's tokens or words."""
 SHOWN = 60
 

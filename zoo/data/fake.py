@@ -27,6 +27,7 @@ from zoo.specs import (
     TableInput,
     TagTarget,
     TargetSpec,
+    TaughtTarget,
     TokenInput,
     TokenTarget,
 )
@@ -104,6 +105,9 @@ def fake_absence(entries: Sequence[InputSpec], inputs: dict[str, Values], size: 
 
 def fake_target(target: TargetSpec, size: int, lengths: list[int], generator: torch.Generator) -> dict[str, Tensor]:
     match target:
+        case TaughtTarget():
+            labels = torch.randint(0, target.num_classes, (size,), generator=generator)
+            return {target.name: labels, target.scores: torch.randn(size, target.num_classes, generator=generator)}
         case ClassTarget(labelling=Labelling.SINGLE):
             return {target.name: torch.randint(0, target.num_classes, (size,), generator=generator)}
         case ClassTarget():

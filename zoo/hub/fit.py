@@ -202,7 +202,7 @@ def meaning(processor: Processor | None, model: Model) -> Meaning:
     target: Any = counterpart(processor.targets[head.target.name], head.target.name, processor.targets) if head.target.name in processor.targets else None
     if target is None and len(processor.targets) == 1:
         target = next(iter(processor.targets.values()))
-    if target is not None and target.kind in ("class", "tags"):
+    if target is not None and target.kind in ("class", "taught", "tags"):
         labels = target.spec.labels
     return Meaning(vocabulary=vocabulary, labels=labels, size=size, written=written)
 

@@ -28,6 +28,7 @@ EXAMPLES = {
 TABLES = tuple(SUFFIXES)
 GIVES = {
     "class": "labels",
+    "taught": "labels",
     "number": "numbers",
     "item": "rankings",
     "pair": "vectors or how near they are",

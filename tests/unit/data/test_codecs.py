@@ -22,6 +22,7 @@ from zoo.data.codecs.masked import MaskedTokenCodec, Masking
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import Missing, TableCodec
 from zoo.data.codecs.tag import TagCodec, WordsCodec
+from zoo.data.codecs.taught import TaughtCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.data.codecs.token import NextTokenCodec
@@ -243,6 +244,7 @@ def everything() -> Processor:
         "reply": SaidCodec(name="reply", dialogue=chat),
         "answer": AnswerCodec(name="answer", texts=pair),
         "label": ClassCodec(name="label", labels=("a", "b"), counts=(3, 4)),
+        "taught": TaughtCodec(labels=ClassCodec(name="taught", labels=("a", "b"), counts=(3, 4))),
         "tags": ClassCodec(name="tags", labels=("x", "y"), labelling=Labelling.MULTI, separator=";"),
         "value": NumberCodec(name="value", columns=["v"], mean=[1.0], std=[2.0]),
         "item": ItemCodec(name="item", catalogue=CATALOGUE, history="history", max_length=3),
@@ -259,6 +261,7 @@ def everything() -> Processor:
 TALK = [{"role": "user", "content": "some"}, {"role": "assistant", "content": "text"}]
 TEXTS = {"question": "some length", "context": "some text of some length"}
 ROW = {
+    "taught": {"label": "b", "scores": torch.tensor([1.5, -2.0])},
     "pair": TEXTS,
     "chat": TALK,
     "reply": TALK,
@@ -294,7 +297,26 @@ def test_a_saved_processor_prepares_alike(tmp_path: Path) -> None:
     again = Processor.load(tmp_path)
     assert again.spec == first.spec
     one, two = first.batch([ROW, ROW], with_targets=True), again.batch([ROW, ROW], with_targets=True)
-    own = {"label", "tags", "value", "item", "seen", "thing", "following", "bytes", "hidden", "words", "parts", "next", "around", "answer", "places", "reply"}
+    own = {
+        "label",
+        "tags",
+        "value",
+        "item",
+        "seen",
+        "thing",
+        "following",
+        "bytes",
+        "hidden",
+        "words",
+        "parts",
+        "next",
+        "around",
+        "answer",
+        "places",
+        "reply",
+        "taught",
+        "taught_teacher",
+    }
     assert set(one.targets) == own
     for name, values in one.inputs.items():
         pair = (values.values, two.inputs[name].values)

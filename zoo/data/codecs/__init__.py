@@ -13,6 +13,7 @@ from zoo.data.codecs.masked import MaskedTokenCodec
 from zoo.data.codecs.pair import PairCodec
 from zoo.data.codecs.table import TableCodec
 from zoo.data.codecs.tag import TagCodec, WordsCodec
+from zoo.data.codecs.taught import TaughtCodec
 from zoo.data.codecs.text import TextCodec
 from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.data.codecs.token import NextTokenCodec
@@ -25,6 +26,7 @@ TARGET_CODECS: dict[str, Any] = {
     codec.kind: codec
     for codec in (
         ClassCodec,
+        TaughtCodec,
         NumberCodec,
         ItemCodec,
         PairCodec,
