@@ -209,7 +209,7 @@ def after_bible(data: Path) -> str:
     import prepare_bible
     import prepare_bible_pairs
 
-    if (data / prepare_bible.TARGET).is_file() and (data / prepare_bible_pairs.TARGET).is_file():
+    if (data / prepare_bible.WHOLE).is_file() and (data / prepare_bible_pairs.TARGET).is_file():
         return f"passages in {data / prepare_bible.TARGET}, pairs in {data / prepare_bible_pairs.TARGET}"
     try:
         count, size = prepare_bible.prepare(data, 600)
@@ -222,9 +222,9 @@ def after_bible(data: Path) -> str:
 
 def after_brown(data: Path) -> str:
     """Sentences as a table; where there are some already they stay."""
-    from prepare_brown import TARGET, prepare
+    from prepare_brown import PASSAGES, TARGET, prepare
 
-    if (data / TARGET).is_file():
+    if (data / PASSAGES).is_file():
         return f"sentences in {data / TARGET}"
     counts = prepare(data)
     return f"sentences in {data / TARGET}: {', '.join(f'{name} {number:,}' for name, number in counts.items())}"

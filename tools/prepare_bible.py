@@ -1,4 +1,5 @@
-"""Write passages of the World English Bible (public domain), one JSON object a line: `book`, `chapter`, `text`.
+"""Write passages of the World English Bible (public domain), one JSON object a line: `book`, `chapter`, `text`; and the whole text, a line for each verse
+and an empty one between chapters (bible/web.txt).
 
 usage: python tools/prepare_bible.py [--data DEST/x] [--bytes 600]
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 SOURCE = "sword-text-web/usr/share/sword"
 TARGET = "bible/passages.jsonl"
+WHOLE = "bible/web.txt"
 ASIDE = re.compile(r"<(note|title)\b[^>]*>.*?</\1>", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
 BEFORE_MARK = re.compile(r"\s+(?=[,.;:!?’”)])")
@@ -53,12 +55,14 @@ def prepare(data: Path, size: int) -> tuple[int, int]:
     target = data / TARGET
     target.parent.mkdir(parents=True, exist_ok=True)
     count = total = 0
-    with target.open("w", encoding="utf-8") as file:
+    with target.open("w", encoding="utf-8") as file, (data / WHOLE).open("w", encoding="utf-8") as whole:
         for books in bible.get_structure().get_books().values():
             for book in books:
                 for chapter, length in enumerate(book.chapter_lengths, 1):
                     markup = bible.get_iter(books=[book.name], chapters=[chapter], verses=list(range(1, length + 1)), clean=False)
-                    for text in passages([found for verse in markup if (found := plain(verse))], size):
+                    verses = [found for verse in markup if (found := plain(verse))]
+                    whole.write("".join(f"{verse}\n" for verse in verses) + "\n")
+                    for text in passages(verses, size):
                         file.write(json.dumps({"book": book.name, "chapter": f"{book.name} {chapter}", "text": text}, ensure_ascii=False) + "\n")
                         count, total = count + 1, total + len(text.encode())
     return count, total

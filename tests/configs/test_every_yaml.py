@@ -36,6 +36,9 @@ TRANSLATION = ["data=english_spanish", "model/encoder=transformer_tiny", "model/
 ENCODER_OF = {
     "wordnet": ["model/encoder=transformer_tiny", "model/head=embedding"],
     "wordnet_questions": ["data/tokenizer=wordpiece", "model/encoder=transformer_tiny", "model/head=question_answering"],
+    "bible_text": CHAT,
+    "brown_genre": ["model/encoder=bag_tiny"],
+    "brown_text": CHAT,
     "chitchat": ["data/tokenizer=bpe", *CHAT],
     "english_spanish": TRANSLATION[1:],
     "brown_pos": ["model/encoder=transformer_tiny", "model/head=token_classification"],

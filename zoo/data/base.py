@@ -154,6 +154,14 @@ class SelectiveSplit(Protocol):
 
 
 @runtime_checkable
+class MeasuredSplit(Protocol):
+    """A split that knows how long its inputs are without reading them."""
+
+    def lengths(self) -> dict[str, Tensor]:
+        """S of each ragged input, by name."""
+
+
+@runtime_checkable
 class BoundSplit(Protocol):
     """A split some of whose samples are to come in one batch of training, as what they are told from stands among them."""
 

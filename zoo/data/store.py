@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from zoo.data.base import InputCodec, OpenData, Split, TargetCodec
+from zoo.data.base import InputCodec, MeasuredSplit, OpenData, Split, TargetCodec
 from zoo.data.collate import Columns, Sample, columns_of, encode_sample, fillers, make_batch
 from zoo.data.columns import Column
 from zoo.errors import DataError
@@ -131,7 +131,7 @@ class ReadingStore:
         return make_batch(inputs, targets, torch.arange(len(rows)), ids=rows, valid=valid, bad=tuple(bad.values()))
 
     def lengths(self) -> dict[str, Tensor] | None:
-        return None
+        return self.encoder.split.lengths() if isinstance(self.encoder.split, MeasuredSplit) else None
 
 
 def open_store(data: OpenData, split: str, cache: Cache, threads: int) -> Store:

@@ -309,7 +309,8 @@ class Job:
         metrics: dict[str, float] = {}
         tables: dict[str, Any] = {}
         for split, evaluator in evaluators.items():
-            evaluation = trainer.evaluate_with(evaluator)
+            known = trainer.evaluated(trainer.progress.step if best is None else best.step) if evaluator is trainer.evaluator else None
+            evaluation = known or trainer.evaluate_with(evaluator)
             metrics |= evaluation.figures
             tables |= {f"{split}/{name}": table for name, table in evaluation.tables.items()}
         if self.log is not None and any(name.startswith("test/") for name in metrics):

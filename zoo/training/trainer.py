@@ -115,6 +115,7 @@ class Trainer:
         )
         self._positions = 0
         self._rows_step = 0
+        self._evaluated: dict[int, Evaluation] = {}
 
     # --- the loop -------------------------------------------------------------------------------------------------------------
 
@@ -274,10 +275,16 @@ class Trainer:
             best = self.monitor.better(value, progress.best.value if progress.best else None)
             if best:
                 progress.best = Best(progress.step, value)
+        kept = {progress.step, progress.best.step if progress.best is not None else progress.step}
+        self._evaluated = {step: found for step, found in (*self._evaluated.items(), (progress.step, evaluation)) if step in kept}
         for callback in self.callbacks.values():
             callback.evaluated(progress, self.monitor)
         self.step.clock.skip()
         return best
+
+    def evaluated(self, step: int) -> Evaluation | None:
+        """On the validation split after this step, where that was the last time or the best, in this process."""
+        return self._evaluated.get(step)
 
     def evaluate_with(self, evaluator: Evaluator) -> Evaluation:
         """Any split, with the weights that would be published now."""

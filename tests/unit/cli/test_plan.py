@@ -9,7 +9,7 @@ import pytest
 from zoo.cli.main import main
 from zoo.presets import conf_dir
 
-WITHOUT_BLOCKS = ("bible_words", "sentiment_bag", "sentiment_text_cnn")
+WITHOUT_BLOCKS = ("bible_words", "brown_genre", "movie_distilled", "sentiment_bag", "sentiment_text_cnn")
 """Experiments whose models have nothing to compute again."""
 H100 = ("--device", "h100")
 

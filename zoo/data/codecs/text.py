@@ -8,6 +8,7 @@ import torch
 
 from zoo.data.base import Encoded, Tokenizer
 from zoo.data.codecs.state import strict
+from zoo.data.tokens import Tokens
 from zoo.errors import CheckpointError, DataError, RegistryError
 from zoo.registry import TOKENIZERS
 from zoo.specs import TextInput
@@ -45,6 +46,8 @@ class TextCodec:
         return TextInput(name=self.name, vocab_size=self.tokenizer.vocab_size, max_length=self.max_length, pad_id=self.tokenizer.pad_id)
 
     def encode(self, raw: Any) -> Encoded:
+        if isinstance(raw, Tokens):
+            return {"values": raw.ids}
         if not isinstance(raw, str):
             raise DataError(f"a text is a string, not {type(raw).__name__}")
         return {"values": torch.tensor(self.ids(raw))}

@@ -13,6 +13,7 @@ from zoo.data.base import Encoded
 from zoo.data.codecs.label import is_missing
 from zoo.data.codecs.state import strict
 from zoo.data.codecs.text import TextCodec
+from zoo.data.tokens import Tokens
 from zoo.errors import CheckpointError, DataError
 from zoo.specs import TokenTarget
 
@@ -45,6 +46,8 @@ class NextTokenCodec:
     def encode(self, raw: Any) -> Encoded:
         """``{"values": N, "bytes": 1}``, the bytes of what the tokens hold. Where a text was cut, the token that closes it is not asked for: it does not
         end there."""
+        if isinstance(raw, Tokens):
+            return {"values": raw.following, self.spec.bytes: torch.tensor([raw.size])}
         if is_missing(raw) or not isinstance(raw, str):
             raise DataError(f"target {self.name!r} is {'empty' if is_missing(raw) else f'no text but {type(raw).__name__}'}: there is no token to tell")
         text = self._text
