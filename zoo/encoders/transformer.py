@@ -18,6 +18,7 @@ from zoo.layers.cache import Cache, seen
 from zoo.layers.dropout import Dropout
 from zoo.layers.feedforward import Activation
 from zoo.layers.fits import Fit
+from zoo.layers.lean import lean_steps
 from zoo.layers.norm import NormKind, token_norm
 from zoo.layers.position import LearnedPositions, NoPositions, Positions, Rotary, SinusoidalPositions
 from zoo.layers.relative import RelativeBias
@@ -215,7 +216,9 @@ class TransformerEncoder(nn.Module):
         """
         blocks: list[Any] = list(self.blocks)
         shapes = [(block.attention.kv_heads, block.attention.head_dim) for block in blocks]
-        return Cache.empty(rows, capacity, shapes, self.embedding.weight)
+        cache = Cache.empty(rows, capacity, shapes, self.embedding.weight)
+        cache.steps = lean_steps(blocks) if self.relative is None and not torch.is_grad_enabled() else None
+        return cache
 
     def extend(self, tokens: Tensor, cache: Cache, counts: Tensor | None = None) -> Tensor:
         """Features B N D of new positions; causal encoders only.
@@ -234,6 +237,11 @@ class TransformerEncoder(nn.Module):
         reach = min(cache.longest + tokens.shape[1], cache.capacity)
         far = turned(self.rotary, cache, places, "far")
         near = far if self.local_rotary is self.rotary else turned(self.local_rotary, cache, places, "near")
+        if cache.steps is not None and tokens.shape[1] == 1 and cache.even and counts is None:
+            for layer, (step, window) in enumerate(zip(cache.steps, self.windows, strict=True)):
+                x = step(x, cache.layers[layer], cache.longest, near if window else far)
+            cache.advance(None, 1)
+            return self.norm(x)  # type: ignore[no-any-return]
         bias = {window: extended_bias(self.relative, places, reach, window, x.dtype) for window in set(self.windows)}
         for layer, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
             x = block.extend(x, cache, layer, places, near if window else far, bias[window])  # type: ignore[operator]

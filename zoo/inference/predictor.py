@@ -22,7 +22,7 @@ from zoo.inference.generate import Writing, continuations, prompt_ids, streamed,
 from zoo.inference.inputs import GIVES, Sample, samples
 from zoo.inference.rows import Wanted, row_samples
 from zoo.inference.sampling import Sampling
-from zoo.inference.writers import writer_of
+from zoo.inference.writers import lay_out, writer_of
 from zoo.model import Model
 from zoo.parallel.device import choose_device
 from zoo.structs import Batch
@@ -49,6 +49,8 @@ class Predictor:
         optional = [name for name in processor.optional if name in model.inputs]
         self.processor = Processor({name: processor.inputs[name] for name in model.inputs}, {target: processor.targets[target]}, optional)
         self.target: Any = processor.targets[target]
+        if self.writes:
+            lay_out(model)
         data = bundle.config.get("data")
         self.reading = Reading.of(data if isinstance(data, dict) else {})  # files of tables are read as in training
         self.wanted = [
@@ -128,14 +130,17 @@ class Predictor:
         head: Any = self.model.head
         if hasattr(head, "answers"):  # how long a ranked list is, was an option of training; here it is the caller's
             head.answers = min(top_k, head.target.num_items if hasattr(head.target, "num_items") else head.target.vocab_size)
-        answers: list[dict[str, Any]] = []
-        for start in range(0, len(given), batch_size):
-            part = given[start : start + batch_size]
+        answers: dict[int, dict[str, Any]] = {}
+        order = sorted(range(len(given)), key=lambda place: size_of(given[place].raw))  # similar ones together: less padding is computed in vain
+        for first in range(0, len(order), batch_size):
+            places = order[first : first + batch_size]
+            part = [given[place] for place in places]
             if isinstance(self.target, WrittenTokenCodec):
-                answers += self._write(part, sampling, start)
+                found = self._write(part, sampling, places)
             else:
-                answers += self._continue(part, sampling, start) if self.writes else self._answer(part, top_k)
-        return answers
+                found = self._continue(part, sampling, places) if self.writes else self._answer(part, top_k)
+            answers |= zip(places, found, strict=True)
+        return [answers[place] for place in range(len(given))]
 
     @property
     def writes(self) -> bool:
@@ -161,16 +166,16 @@ class Predictor:
             )
         return Sampling(**wanted)
 
-    def _continue(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
+    def _continue(self, given: list[Sample], sampling: Sampling, keys: Sequence[int]) -> list[dict[str, Any]]:
         """Texts with what the model writes after them."""
         if isinstance(self.target, SaidCodec):
-            return self._reply(given, sampling, start)
+            return self._reply(given, sampling, keys)
         codec: TextCodec = self.processor.inputs[self.model.input]  # type: ignore[assignment]
         asked = {place: prompt_ids(codec, sample.raw) for place, sample in enumerate(given) if sample.error is None}
         answers: list[dict[str, Any]] = [{"input": sample.name} | ({"error": sample.error} if sample.error is not None else {}) for sample in given]
         if asked:
             prompts = [ids for ids, _ in asked.values()]
-            found = continuations(self.model, codec, prompts, sampling, places=[start + place for place in asked], device=self.device)
+            found = continuations(self.model, codec, prompts, sampling, places=[keys[place] for place in asked], device=self.device)
             for (place, (_, cut)), continuation in zip(asked.items(), found, strict=True):
                 answers[place] |= {
                     "continuation": text_of(codec.tokenizer, continuation, sampling.stop),
@@ -180,7 +185,7 @@ class Predictor:
                 answers[place] |= {"note": f"the text is longer than the model holds ({codec.max_length} tokens): its beginning was left out"} if cut else {}
         return answers
 
-    def _reply(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
+    def _reply(self, given: list[Sample], sampling: Sampling, keys: Sequence[int]) -> list[dict[str, Any]]:
         """What an assistant says next in each conversation."""
         codec = self._dialogue
         answers: list[dict[str, Any]] = [{"input": sample.name} | ({"error": sample.error} if sample.error is not None else {}) for sample in given]
@@ -201,7 +206,7 @@ class Predictor:
             closing: Any = Closing(codec.tokenizer, codec.closing)
             writer = writer_of(self.model, name=codec.name, pad=codec.pad)
             with torch.inference_mode():
-                places = [start + place for place in prompts]
+                places = [keys[place] for place in prompts]
                 found = written(writer, closing, list(prompts.values()), sampling, limit=codec.max_length, places=places, device=self.device)
             for place, said in zip(prompts, found, strict=True):
                 reply = text_of(codec.tokenizer, said, sampling.stop).strip()
@@ -276,7 +281,7 @@ class Predictor:
         yield from streamed(writing, prompt)
 
     @torch.inference_mode()
-    def _write(self, given: list[Sample], sampling: Sampling, start: int) -> list[dict[str, Any]]:
+    def _write(self, given: list[Sample], sampling: Sampling, keys: Sequence[int]) -> list[dict[str, Any]]:
         """What the decoder writes of each input."""
         several = len(self.wanted) > 1
         answers: dict[int, dict[str, Any]] = {place: {"error": sample.error} for place, sample in enumerate(given) if sample.error is not None}
@@ -292,7 +297,7 @@ class Predictor:
                 codec.opening(),
                 sampling,
                 limit=codec.max_length,
-                places=[start + place for place in rows],
+                places=[keys[place] for place in rows],
                 device=self.device,
             )
             for place, continuation in zip(rows, found, strict=True):
@@ -372,6 +377,15 @@ class Predictor:
         """The stated answer for users and items that training did not know, where there is one; else the reason."""
         asks_for_someone = isinstance(raw, str | int | list | tuple) and not isinstance(raw, bool)
         return self.target.fallback(reason, top_k) if asks_for_someone and hasattr(self.target, "fallback") else {"error": reason}
+
+
+def size_of(raw: Any) -> int:
+    """How long a raw sample is, roughly: letters of its texts; 0 where there are none."""
+    if isinstance(raw, str):
+        return len(raw)
+    if isinstance(raw, Mapping):
+        return sum(map(size_of, raw.values()))
+    return sum(map(size_of, raw)) if isinstance(raw, list) else 0
 
 
 def columns_of(codec: InputCodec) -> tuple[str, ...]:

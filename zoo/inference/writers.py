@@ -13,6 +13,7 @@ from zoo.decoders.none import NoDecoder
 from zoo.errors import ZooError
 from zoo.heads.next_token import last_logits
 from zoo.layers.cache import Cache
+from zoo.layers.output import VocabularyScores
 from zoo.model import Model
 from zoo.structs import Features, Values
 
@@ -127,3 +128,18 @@ def padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     longest = max(map(len, prompts))
     rows = [[*prompt, *[pad] * (longest - len(prompt))] for prompt in prompts]
     return torch.tensor(rows, device=device), torch.tensor([len(prompt) for prompt in prompts], device=device)
+
+
+def lay_out(model: Model) -> None:
+    """Store the matrices of a model that writes as a processor's memory reads them fastest, in place: same numbers, same names, same room.
+
+    A product with the few rows of a step costs what reading the matrix does. Where it has as many outputs as inputs or more, the library reads it column
+    by column up to 2.3 times as fast as row by row (fp32, 1 and 2 rows, 128 to 50,257 outputs, measured by tools/bench/text.py); with fewer outputs it is
+    the other way.
+    """
+    tables = [module.source[0] if module.tied and module.source else module for module in model.modules() if isinstance(module, VocabularyScores)]
+    for module in [*(module for module in model.modules() if type(module) is torch.nn.Linear), *tables]:
+        weight: Any = module.weight
+        fits = weight.dim() == 2 and weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.shape[0] >= weight.shape[1]
+        if fits and weight.is_contiguous():
+            weight.data = weight.data.t().contiguous().t()

@@ -4,9 +4,13 @@ Letters: B rows, N new positions, C places that there are, G heads of keys and v
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from zoo.layers.lean import Step
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class Cache:
         crossed: keys and values of the encoder's features, of each block that attends to them.
         source_mask: of those features, B M; None where all are real.
         tables: what a model computes once for all places.
+        steps: a lean function for each block (``zoo.layers.lean``); None where there are none.
     """
 
     layers: list[KeyValues]
@@ -40,6 +45,7 @@ class Cache:
     crossed: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     source_mask: Tensor | None = None
     tables: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    steps: "list[Step] | None" = None
 
     @classmethod
     def empty(cls, rows: int, capacity: int, shapes: list[tuple[int, int]], like: Tensor) -> "Cache":
