@@ -37,6 +37,7 @@ ENCODER_OF = {
     "wordnet": ["model/encoder=transformer_tiny", "model/head=embedding"],
     "wordnet_questions": ["data/tokenizer=wordpiece", "model/encoder=transformer_tiny", "model/head=question_answering"],
     "bible_text": CHAT,
+    "wordnet_lemmas": TRANSLATION[1:],
     "brown_genre": ["model/encoder=bag_tiny"],
     "brown_text": CHAT,
     "chitchat": ["data/tokenizer=bpe", *CHAT],

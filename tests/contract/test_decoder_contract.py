@@ -31,7 +31,7 @@ KINDS = {
 }
 each = pytest.mark.parametrize(
     ("name", "options"),
-    [(name, options) for name in DECODERS.names() for options in (KINDS.values() if name == "transformer" else [{}])],
+    [(name, options) for name in DECODERS.names() for options in {"transformer": [*KINDS.values()], "gru": [{}, {"depth": 2, "dim": 20}]}.get(name, [{}])],
     ids=lambda value: value if isinstance(value, str) else ", ".join(map(str, value.values())) or "default",
 )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.dropout import Dropout
-from zoo.layers.recurrent import Cell, Direction, recurrent_layers
+from zoo.layers.recurrent import Cell, Direction, RecurrentState, go_on, recurrent_layers
 from zoo.layers.token import embedding
 from zoo.registry import ENCODERS
 from zoo.specs import FeatureSpec, Layout, TokenInput
@@ -29,6 +29,7 @@ class GatedRecurrentUnit(nn.Module):
     """
 
     repeats = ("layers",)
+    table = "embedding"
 
     def __init__(self, *, tokens: TokenInput, dim: int = 256, depth: int = 2, direction: Direction = Direction.BOTH, dropout: float = 0.1) -> None:
         super().__init__()
@@ -42,3 +43,22 @@ class GatedRecurrentUnit(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return Features(tokens=x if mask is None else torch.where(mask[..., None], x, x.new_zeros(())), mask=mask)
+
+    def begin(self, rows: int, capacity: int) -> RecurrentState:
+        """What texts that are written position by position begin with.
+
+        Args:
+            rows: B texts.
+            capacity: positions that each may come to.
+        """
+        return RecurrentState()
+
+    def extend(self, tokens: Tensor, cache: RecurrentState, counts: Tensor | None = None) -> Tensor:
+        """Features B N D of new positions; direction=forward only.
+
+        Args:
+            tokens: B N.
+            cache: of ``begin``, which goes on from them.
+            counts: B, how many of each row's are real, the first ones; None for all.
+        """
+        return go_on(self.layers, self.dropout(self.embedding(tokens)), cache, counts)

@@ -7,6 +7,7 @@ Letters: B items, N positions, D width.
 """
 
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
@@ -57,6 +58,66 @@ class RecurrentLayer(nn.Module):
             back, _ = self.backward_(x.gather(1, order.expand_as(x)))
             out = torch.cat((out, back.gather(1, order.expand_as(back))), dim=-1)
         return self.dropout(out)  # type: ignore[no-any-return]
+
+    def go_on(self, x: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Onward from a state: B N D, and the state after the last position."""
+        assert self.backward_ is None, "what is still to be written has no end to begin from"
+        with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
+            dtype = next(self.onward.parameters()).dtype
+            x = x.to(dtype) if x.device.type == "cpu" else x
+            given = None if state is None else tuple(part.to(x.dtype) for part in state)
+            out, last = self.onward(x, given[0] if given is not None and len(given) == 1 else given)
+        return self.dropout(out), last if isinstance(last, tuple) else (last,)
+
+
+@dataclass(slots=True)
+class RecurrentState:
+    """What recurrent layers keep of the texts behind them.
+
+    Args:
+        layers: of each layer, its state's parts, 1 B D each; empty before the first position.
+        kept: what stays the same while a text is written, by name, B first.
+    """
+
+    layers: list[tuple[Tensor, ...]] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; one may be there several times."""
+        self.layers = [tuple(part.index_select(1, rows) for part in layer) for layer in self.layers]
+        self.kept = {name: value.index_select(0, rows) for name, value in self.kept.items()}
+
+
+def go_on(layers: nn.ModuleList, x: Tensor, state: RecurrentState, counts: Tensor | None = None) -> Tensor:
+    """New positions through all layers: B N D; the state goes on from them.
+
+    Args:
+        layers: ``RecurrentLayer``, of one direction.
+        x: B N D.
+        state: of ``begin``, or after the positions before.
+        counts: B, how many of each row's are real, the first ones; None for all. A row's state stays what it was after its last real one.
+    """
+    shortest = x.shape[1] if counts is None else int(counts.min())
+    parts = [_go_on_together(layers, x[:, :shortest], state)] if shortest else []
+    for place in range(shortest, x.shape[1]):
+        assert counts is not None, "without counts all are real"
+        before = state.layers
+        parts.append(_go_on_together(layers, x[:, place : place + 1], state))
+        goes = (counts > place)[None, :, None]
+        old = before or [tuple(torch.zeros_like(part) for part in layer) for layer in state.layers]
+        state.layers = [
+            tuple(torch.where(goes, new, kept) for new, kept in zip(layer, earlier, strict=True)) for layer, earlier in zip(state.layers, old, strict=True)
+        ]
+    return torch.cat(parts, dim=1)
+
+
+def _go_on_together(layers: nn.ModuleList, x: Tensor, state: RecurrentState) -> Tensor:
+    found = []
+    for number, layer in enumerate(layers):
+        x, after = layer.go_on(x, state.layers[number] if state.layers else None)  # type: ignore[operator]
+        found.append(after)
+    state.layers = found
+    return x
 
 
 def recurrent_layers(*, cell: Cell, dim: int, depth: int, direction: Direction, dropout: float) -> nn.ModuleList:
