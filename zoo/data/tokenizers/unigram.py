@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from zoo.data.tokenizers import subword
+from zoo.errors import DataError, ZooError
 from zoo.registry import TOKENIZERS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
-BYTES = tuple(f"<0x{number:02X}>" for number in range(256))
+BYTES = frozenset(f"<0x{number:02X}>" for number in range(256))
 
 
 @TOKENIZERS.register("unigram")
@@ -33,25 +34,64 @@ class UnigramTokenizer(subword.SubwordTokenizer):
         self.lowercase = lowercase
 
     def _trained(self, texts: list[str]) -> "Library":
-        import json
-
-        from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+        from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
         from tokenizers import Tokenizer as Library
 
-        draft = Library(models.Unigram())
-        steps = [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), *([normalizers.Lowercase()] if self.lowercase else [])]
-        draft.normalizer = normalizers.Sequence(steps)
-        draft.pre_tokenizer = pre_tokenizers.Metaspace()
-        special = [PAD, END, UNKNOWN]
-        size = max(len(special) + 1, self.vocab_size - len(BYTES))
-        trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token=UNKNOWN, show_progress=False)
-        draft.train_from_iterator(texts, trainer)
-        pieces = [(piece, score) for piece, score in json.loads(draft.to_str())["model"]["vocab"] if piece not in special]
-        lowest = min((score for _, score in pieces), default=0.0) - 10  # below every piece: bytes only where nothing else is
-        vocabulary = [(PAD, 0.0), (END, 0.0), (UNKNOWN, 0.0), *((byte, lowest) for byte in BYTES), *pieces]
-        library = Library(models.Unigram(vocabulary, unk_id=2, byte_fallback=True))
-        library.normalizer, library.pre_tokenizer = draft.normalizer, draft.pre_tokenizer
+        folded = [normalizers.Lowercase()] if self.lowercase else []
+        normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), *folded])
+        library = Library(models.Unigram(pieces([normalizer.normalize_str(text) for text in texts], self.vocab_size), unk_id=2, byte_fallback=True))
+        library.normalizer, library.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
         library.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-        library.add_special_tokens(special)
+        library.add_special_tokens([PAD, END, UNKNOWN])
         library.post_processor = processors.TemplateProcessing(single=f"$A {END}", pair=f"$A {END} $B:1 {END}:1", special_tokens=[(END, 1)])
         return library
+
+
+def pieces(texts: list[str], size: int) -> list[tuple[str, float]]:
+    """Pieces with the logarithms of their probabilities: padding, what closes a text, what is unknown, the bytes, then the likeliest first.
+
+    SentencePiece itself finds them: the `tokenizers` library's own trainer gives other scores in every process.
+
+    Args:
+        texts: normalised.
+        size: of the vocabulary, at most.
+
+    Raises:
+        ZooError: without sentencepiece.
+    """
+    import io
+
+    try:
+        import sentencepiece
+        from sentencepiece import sentencepiece_model_pb2 as proto
+    except ModuleNotFoundError as error:
+        raise ZooError("a unigram tokenizer is trained by sentencepiece, which is not installed\n  way out: pip install 'zoo-ml[unigram]'") from error
+    trained = io.BytesIO()
+    lines = [line for text in texts for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError("a unigram tokenizer cannot be trained: the training split holds no text")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=trained,
+        model_type="unigram",
+        vocab_size=size,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        max_sentence_length=1 << 20,
+        num_threads=1,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        pad_piece=PAD,
+        eos_piece=END,
+        unk_piece=UNKNOWN,
+        minloglevel=2,
+    )
+    model = proto.ModelProto()
+    model.ParseFromString(trained.getvalue())
+    found = [(piece.piece, piece.score) for piece in model.pieces]
+    lowest = min((score for _, score in found), default=0.0) - 10  # below every piece: bytes only where nothing else is
+    return [(piece, lowest if piece in BYTES else score) for piece, score in found]
