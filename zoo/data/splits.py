@@ -37,7 +37,11 @@ class ArraySplit:
 
 def fraction(text: str) -> float:
     """A number in [0, 1) that depends on the text alone: the first 8 bytes of its BLAKE2b, over 2**64."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()) / 2**64
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, which no file name has
+        content = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(content, digest_size=8).digest()) / 2**64
 
 
 def hash_split(texts: Sequence[str], *, validation: float, test: float) -> dict[str, Tensor]:

@@ -10,11 +10,11 @@ class Strings(Sequence[str]):
     """An immutable sequence of strings, kept as UTF-8 bytes and offsets.
 
     Args:
-        values: the strings; lone surrogates survive (file names that are not UTF-8).
+        values: the strings; lone surrogates survive (file names that are not UTF-8, JSON that escapes half a character).
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        parts = [value.encode("utf-8", "surrogateescape") for value in values]
+        parts = [value.encode("utf-8", "surrogatepass") for value in values]
         self._offsets: NDArray[np.int64] = np.zeros(len(parts) + 1, dtype=np.int64)
         np.cumsum([len(part) for part in parts], out=self._offsets[1:])
         self._bytes: NDArray[np.uint8] = np.frombuffer(b"".join(parts), dtype=np.uint8)
@@ -26,7 +26,7 @@ class Strings(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        return self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return self._bytes[self._offsets[index] : self._offsets[index + 1]].tobytes().decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))

@@ -214,7 +214,7 @@ class Writing:
 
 def stops(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]) -> bool:
     """Whether the last tokens hold one of the texts."""
-    reach = max(len(text.encode()) for text in stop) + 1  # a token is a byte or more
+    reach = max(len(text.encode("utf-8", "replace")) for text in stop) + 1  # a token is a byte or more
     return any(text in tokenizer.decode(ids[-reach:]) for text in stop)
 
 

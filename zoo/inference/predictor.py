@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from zoo.specs import InputSpec
 
 
+PARTS = 32
+"""Of long texts that go through the model together."""
+
+
 class Predictor:
     """Answers for raw inputs, prepared exactly as in training.
 
@@ -343,8 +347,8 @@ class Predictor:
             except DataError as error:
                 answers[place] = {"error": str(error)}
         found: dict[int, list[dict[str, Any]]] = {}
-        for start in range(0, len(parts), max(1, len(rows))):
-            some = parts[start : start + max(1, len(rows))]
+        for start in range(0, len(parts), PARTS):
+            some = parts[start : start + PARTS]
             batch = self.processor.batch([part for _, part, _ in some], with_targets=False).to(self.device)
             for (place, part, at), answer in zip(some, head.decode(self.model(batch.inputs), batch.targets), strict=True):
                 found.setdefault(place, []).append(self.target.present(answer, part, at))

@@ -18,6 +18,9 @@ from zoo.data.codecs.text_pair import TextPairCodec
 from zoo.errors import CheckpointError, DataError
 from zoo.specs import AnswerTarget
 
+PARTS = 1000
+"""That a text is read in at most."""
+
 
 class AnswerCodec:
     """The first and the last token of the answer, which stands in the second of two texts.
@@ -96,12 +99,15 @@ class AnswerCodec:
         room = pair.room - min(len(question.ids), pair.room // 2)
         if len(context.ids) <= room:
             return [(dict(row), 0)]
-        found = []
-        for first in range(0, len(context.ids), max(1, room // 2)):
-            last = min(first + room, len(context.ids))
-            start, stop = context.offsets[first][0], context.offsets[last - 1][1]
+        found: list[tuple[dict[str, Any], int]] = []
+        offsets, size, step = context.offsets, len(context.ids), max(1, room // 2)
+        if size > PARTS * step:
+            raise DataError(f"the text {pair.second!r} has {size:,} tokens, more than {PARTS:,} parts of {room}; give the part of it that may hold the answer")
+        for first in range(0, size, step):
+            last = min(first + room, size)
+            start, stop = offsets[first][0], offsets[last - 1][1]
             found.append(({**row, self.source: {**row[self.source], pair.second: texts[1][start:stop]}}, start))
-            if last == len(context.ids):
+            if last == size:
                 break
         return found
 

@@ -31,7 +31,7 @@ class PairCodec:
     def encode(self, raw: Any) -> Encoded:
         if is_missing(raw):
             raise DataError(f"target {self.spec.name!r} is empty, so that nobody knows which rows it goes with")
-        digest = blake2b(str(raw).encode(), digest_size=8).digest()
+        digest = blake2b(str(raw).encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return {"values": torch.tensor(int.from_bytes(digest, "little", signed=True))}
 
     def state(self) -> dict[str, Any]:

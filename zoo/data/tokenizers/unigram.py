@@ -60,12 +60,15 @@ def pieces(texts: list[str], size: int) -> list[tuple[str, float]]:
         ZooError: without sentencepiece.
     """
     import io
+    from collections import Counter
 
     try:
         import sentencepiece
         from sentencepiece import sentencepiece_model_pb2 as proto
     except ModuleNotFoundError as error:
         raise ZooError("a unigram tokenizer is trained by sentencepiece, which is not installed\n  way out: pip install 'zoo-ml[unigram]'") from error
+    letters = Counter(letter for text in texts for letter in text)
+    kept = sum(count for _, count in letters.most_common(max(1, (size - len(BYTES)) // 2)))  # the rest of a large alphabet is written by bytes
     trained = io.BytesIO()
     lines = [line for text in texts for line in text.splitlines() if line.strip()]
     if not lines:
@@ -77,7 +80,7 @@ def pieces(texts: list[str], size: int) -> list[tuple[str, float]]:
         vocab_size=size,
         hard_vocab_limit=False,
         byte_fallback=True,
-        character_coverage=1.0,
+        character_coverage=kept / max(1, letters.total()),
         normalization_rule_name="identity",
         max_sentence_length=1 << 20,
         num_threads=1,
