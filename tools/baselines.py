@@ -4,12 +4,14 @@
 
 Chance and the majority class need no model; logistic regression (scikit-learn) sees standardised features: mean log-mel of a clip, the
 counts of a text's tokens, a table's numbers; beside it, for texts, one sees TF-IDF of words and pairs of words; popularity ranks items by how
-often they occur in training, seen items left out; language models stand beside compressors, which saw the training texts.
+often they occur in training, seen items left out;
+language models stand beside compressors, which saw the training texts; tags beside the most frequent one of each word.
 """
 
 import argparse
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +21,12 @@ from zoo.build import build_dataset
 from zoo.compose import compose
 from zoo.config import RunConfig
 from zoo.data.base import OpenData
+from zoo.data.codecs.tag import tags_of, words_of
+from zoo.data.datasets.corpus import CorpusSplit
 from zoo.data.loader import Loader
+from zoo.data.tokens import Tokens
 from zoo.heads.ranking_metrics import RankingMetrics
-from zoo.specs import ClassTarget, ItemTarget, TextInput, TokenTarget
+from zoo.specs import ClassTarget, ItemTarget, TagTarget, TextInput, TokenTarget
 from zoo.structs import Batch
 
 OVERRIDES = {
@@ -115,13 +120,48 @@ def popularity(data: OpenData, config: RunConfig, target: ItemTarget) -> dict[st
     return {f"popularity {name}": value for name, value in metrics.compute().items()}
 
 
+def tags(data: OpenData, target: TagTarget) -> dict[str, float]:
+    """The label that each word had most often in training; of words that it did not show, the most frequent label of all. Spans by seqeval."""
+    from collections import Counter, defaultdict
+
+    from seqeval.metrics import f1_score
+
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    known, right, words = set(target.labels), 0, 0
+    found: dict[str, list[list[str]]] = {"there": [], "told": []}
+    for name in ("train", "test"):
+        often = {word: counts.most_common(1)[0][0] for word, counts in seen.items()}
+        usual = sum(seen.values(), Counter()).most_common(1)[0][0] if seen else ""
+        for row in range(len(data.splits[name])):
+            raw = data.splits[name].read(row)[target.name]
+            own, labels = words_of(raw["words"])[0], tags_of(raw["tags"])
+            if name == "train":
+                for word, label in zip(own, labels, strict=True):
+                    seen[word][label] += 1
+            elif known >= set(labels):  # as the model's figures leave such rows out
+                told = [often.get(word, usual) for word in own]
+                right, words = right + sum(one == two for one, two in zip(labels, told, strict=True)), words + len(own)
+                found["there"].append(labels)
+                found["told"].append(told)
+    spans = {"most frequent label f1": float(f1_score(found["there"], found["told"]))} if target.bio else {}
+    return {"most frequent label accuracy": right / words} | spans
+
+
 def language(data: OpenData, target: TokenTarget) -> dict[str, float]:
     """Bits per byte of the test texts, given the training texts: byte n-grams as compressors find them, and single tokens as often as in training."""
     import bz2
     import lzma
     from math import log2
 
-    texts = {name: "\n".join(str(data.splits[name].read(row)["text"]) for row in range(len(data.splits[name]))).encode() for name in ("train", "test")}
+    tokenizer: Any = data.inputs["text"].tokenizer  # type: ignore[attr-defined]
+
+    def text_of(raw: Any) -> str:
+        return str(tokenizer.decode(raw.following.tolist()) if isinstance(raw, Tokens) else raw)
+
+    texts = {}
+    for name in ("train", "test"):
+        raws = (data.splits[name].read(row)["text"] for row in range(len(data.splits[name])))
+        texts[name] = ("" if isinstance(data.splits[name], CorpusSplit) else "\n").join(map(text_of, raws)).encode()
     size = len(texts["test"])
     found = {}
     for name, pack in (("xz", lambda text: lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)), ("bzip2", bz2.compress)):
@@ -156,6 +196,8 @@ def measure(overrides: list[str]) -> dict[str, float]:
     config = compose(overrides)
     data = build_dataset(config).open()
     (target,) = data.spec.targets
+    if isinstance(target, TagTarget):
+        return tags(data, target)
     if isinstance(target, TokenTarget):
         return language(data, target)
     return classification(data, config, target) if isinstance(target, ClassTarget) else popularity(data, config, target)  # type: ignore[arg-type]
