@@ -77,7 +77,9 @@ def encoded(tokenizer: Tokenizer, text: str) -> tuple[list[int], NDArray[np.int6
         ids, offsets = encoding.ids, encoding.offsets
     else:
         ids, offsets = tokenizer.encode(text), tokenizer.offsets(text)
-    bytes_before = np.concatenate([[0], np.cumsum([len(letter.encode("utf-8", "replace")) for letter in text])])
+    letters = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)  # of half a character, what takes its place
+    sizes = 1 + (letters >= 0x80).astype(np.int64) + (letters >= 0x800) + (letters >= 0x10000)
+    bytes_before = np.concatenate([np.zeros(1, dtype=np.int64), sizes.cumsum()])
     if not len(ids):
         return [], np.zeros(0, dtype=np.int64)
     ends = np.maximum.accumulate(bytes_before[np.minimum([end for _, end in offsets], len(text))])
