@@ -3,8 +3,9 @@ r"""Which of twenty turns comes next in a conversation? The one that a model fin
     python tools/next_turn.py runs/chitchat/TIME [--conversations chitchat/conversations.jsonl] [--split test] [--questions 500] [--candidates 20]
 
 A question is a conversation of the split up to a turn of the assistant, drawn by the hash of its place; the candidates are that turn and others of the split,
-drawn likewise, none of them the same text. A model's score of a candidate is the mean log probability of its tokens and of what closes it (--sum takes the
-sum). Beside it: the most words shared with what was said before (BM25-like, words weighted by how rare they are among the candidates' split), and chance.
+drawn likewise, none of them the same text. A model's score of a candidate is how much likelier what was said makes it: the log probability of its tokens and
+of what closes it, less that after a turn that says nothing (`...`); --plain takes the mean log probability alone, which short and common turns win. Beside
+it: the most words shared with what was said before (BM25-like, words weighted by how rare they are in the split), and chance.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def main() -> int:
     parser.add_argument("--split", default="test")
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--candidates", type=int, default=20)
-    parser.add_argument("--sum", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
     import os
 
@@ -89,24 +90,31 @@ def main() -> int:
     predictor = zoo.load(options.model)
     codec, model = predictor._dialogue, predictor.model
     name = codec.name
+
+    @torch.inference_mode()
+    def said(before: list[dict[str, str]], candidates: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log probability of each candidate after these turns, and its tokens."""
+        encoded = []
+        for text in candidates:
+            tokens = codec.tokens([*(Message(turn["role"], turn["content"]) for turn in before), Message("assistant", text)])[: codec.max_length]
+            encoded.append(([token for token, _ in tokens], [turn == len(before) for _, turn in tokens]))
+        longest = max(len(ids) for ids, _ in encoded)
+        ids = torch.tensor([row + [codec.pad] * (longest - len(row)) for row, _ in encoded])
+        own = torch.tensor([row + [False] * (longest - len(row)) for _, row in encoded])[:, 1:]
+        mask = torch.arange(longest) < torch.tensor([len(row) for row, _ in encoded])[:, None]
+        logs = model({name: Values(ids, mask)})["logits"][:, :-1].log_softmax(dim=-1)
+        return (logs.gather(2, ids[:, 1:, None])[..., 0] * own).sum(dim=1), own.sum(dim=1)
+
     ranks: dict[str, list[float]] = {"model": [], "shared words": []}
     for before, candidates in asked:
         kept = before[:]
         while len(kept) > 1 and len(codec.encode([*kept, {"role": "assistant", "content": "a"}])["values"]) > codec.max_length // 2:
             kept = kept[2:]
-        encoded = []
-        for text in candidates:
-            tokens = codec.tokens([*(Message(turn["role"], turn["content"]) for turn in kept), Message("assistant", text)])
-            tokens = tokens[: codec.max_length]
-            encoded.append(([token for token, _ in tokens], [turn == len(kept) for _, turn in tokens]))
-        longest = max(len(ids) for ids, _ in encoded)
-        ids = torch.tensor([row + [codec.pad] * (longest - len(row)) for row, _ in encoded])
-        own = torch.tensor([row + [False] * (longest - len(row)) for _, row in encoded])
-        mask = torch.arange(longest) < torch.tensor([len(row) for row, _ in encoded])[:, None]
-        with torch.inference_mode():
-            logits = model({name: Values(ids, mask)})["logits"][:, :-1].log_softmax(dim=-1)
-        said = logits.gather(2, ids[:, 1:, None])[..., 0] * own[:, 1:]
-        scores = said.sum(dim=1) if options.sum else said.sum(dim=1) / own[:, 1:].sum(dim=1)
+        scores, lengths = said(kept, candidates)
+        if options.plain:
+            scores = scores / lengths
+        else:
+            scores = scores - said([{"role": "user", "content": "..."}], candidates)[0]
         ranks["model"].append(rank_of(scores.tolist()))
         ranks["shared words"].append(rank_of(shared_words(before, candidates, rarity)))
     print(f"{options.model}: {len(asked)} questions of the split {options.split}, {options.candidates} candidates each\n")
