@@ -93,7 +93,7 @@ def test_origin_is_the_file_or_the_override() -> None:
         ("lr=5", "optimizer.lr=5"),
         ("model.encoder.widthss=1", "did you mean 'model.encoder.widths'?"),
         ("model/encoder=vitt", "did you mean 'vit'"),
-        ("data/tokenizer=byte", "choose one that does: data=table"),
+        ("data/tokenizer=byte", "choose one that does: data=corpus|table"),
         ("logger.tensorboard.folder=x", "choose it first: logger=[tensorboard]"),
         ("logger.wandb.projekt=x", "did you mean 'logger.wandb.project'?"),  # of one that is chosen
         ("seed=1,2", "zoo train -m seed=1,2"),

@@ -50,6 +50,7 @@ NODES: dict[str, dict[str, Any]] = {
     "image_folder": {"root": "/nowhere"},
     "audio_folder": {"root": "/nowhere"},
     "movielens": {"root": "/nowhere"},
+    "corpus": {"path": "/nowhere"},
     "table": {"path": "/nowhere.csv", "target": "y", "text": "a", "image": "b", "audio": "c", "numbers": ["d"], "categories": ["e"]},
     "fashion_mnist": {"root": "/nowhere", "download": "never"},
 }

@@ -68,9 +68,10 @@ def pieces(texts: list[str], size: int) -> list[tuple[str, float]]:
     except ModuleNotFoundError as error:
         raise ZooError("a unigram tokenizer is trained by sentencepiece, which is not installed\n  way out: pip install 'zoo-ml[unigram]'") from error
     letters = Counter(letter for text in texts for letter in text)
-    kept = sum(count for _, count in letters.most_common(max(1, (size - len(BYTES)) // 2)))  # the rest of a large alphabet is written by bytes
+    often = {letter for letter, _ in letters.most_common(max(1, (size - len(BYTES)) // 2))}
+    rare = str.maketrans(dict.fromkeys(set(letters) - often, " "))  # of a large alphabet the rest is written by bytes
     trained = io.BytesIO()
-    lines = [line for text in texts for line in text.splitlines() if line.strip()]
+    lines = [line for text in texts for line in text.translate(rare).splitlines() if line.strip()]
     if not lines:
         raise DataError("a unigram tokenizer cannot be trained: the training split holds no text")
     sentencepiece.SentencePieceTrainer.train(
@@ -80,7 +81,7 @@ def pieces(texts: list[str], size: int) -> list[tuple[str, float]]:
         vocab_size=size,
         hard_vocab_limit=False,
         byte_fallback=True,
-        character_coverage=kept / max(1, letters.total()),
+        character_coverage=1.0,
         normalization_rule_name="identity",
         max_sentence_length=1 << 20,
         num_threads=1,
