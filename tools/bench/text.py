@@ -160,13 +160,13 @@ def train(folder: Path) -> list[list[Any]]:
         schedule=cosine(horizon=Horizon(total_steps=10**6, steps_per_epoch=10**6)),
         settings=TrainerSettings(),
         seed=0,
-        mesh=Mesh.single(),
+        mesh=Mesh(),
         device=torch.device("cpu"),
     )
 
     def our_steps() -> None:
         for number in range(steps):
-            step([batch], number)
+            step([batch], number, {"next_token": 16.0 * 128})
         step.settle()
 
     return [["tokens trained, GPT-2 of 4 x 256", *compared(steps * 16 * 128, our_steps, their_steps)]]
